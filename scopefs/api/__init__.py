@@ -1,0 +1,1 @@
+"""The HTTP door: translates requests to the vault. Nothing here decides what is stored."""

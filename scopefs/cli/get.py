@@ -1,0 +1,52 @@
+"""scopefs get"""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from scopefs.cli.options import vault_option
+
+_CHUNK_BYTES = 1 << 20
+
+
+@click.command("get")
+@vault_option
+@click.argument("scope")
+@click.option("--at", metavar="TIME", help="The newest at or before TIME, like 2026-01-21T10:00.")
+@click.option("--stamp", help="The version with this stamp, as `ls .versions` shows it.")
+@click.option("--name", help="Of this file in the scope alone.")
+@click.option("--envelope", is_flag=True, help="Print the envelope instead of the payload.")
+@click.option("-o", "--output", type=click.Path(), help="Write to a new file.")
+def command(
+    vault_path: Path, scope: str, at: str | None, stamp: str | None, name: str | None,
+    envelope: bool, output: str | None,
+) -> None:  # fmt: skip
+    """Print the newest version of SCOPE: the exact bytes that were stored.
+
+    \b
+    Example:
+        scopefs get instagram.profile
+        scopefs get instagram.profile --name profile.json --at 2026-01-21
+        scopefs get instagram.profile --stamp 2026-01-21T10-00-00Z --envelope
+    """
+    from scopefs.store.payloads import PayloadReader
+    from scopefs.vault import Vault
+
+    def copy(reader: PayloadReader, target: BinaryIO) -> None:
+        for start in range(0, reader.size, _CHUNK_BYTES):
+            target.write(reader.read(start, _CHUNK_BYTES))
+
+    stamp = stamp.removesuffix(".json") if stamp is not None else None
+    with Vault.open(vault_path) as vault:
+        version = vault.get(scope, at=at, stamp=stamp, name=name)
+        reader = vault.open_envelope(version) if envelope else vault.open_payload(version)
+        try:
+            if output is None:
+                copy(reader, click.get_binary_stream("stdout"))
+                click.get_binary_stream("stdout").flush()
+            else:
+                with open(output, "xb") as file:
+                    copy(reader, file)
+        finally:
+            reader.close()

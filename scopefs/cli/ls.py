@@ -1,0 +1,61 @@
+"""scopefs ls"""
+
+from pathlib import Path
+
+import click
+
+from scopefs.cli.options import (
+    json_option,
+    name_members,
+    name_text,
+    print_json,
+    print_rows,
+    vault_option,
+)
+
+
+@click.command("ls")
+@vault_option
+@click.argument("scope", required=False)
+@json_option
+def command(vault_path: Path, scope: str | None, as_json: bool) -> None:
+    """List the scopes of the vault, or the names in SCOPE.
+
+    Scopes: name, number of versions, bytes, time of the newest. Names: bytes, name.
+
+    \b
+    Example:
+        scopefs ls
+        scopefs ls instagram.profile
+    """
+    from scopefs.errors import NotFound
+    from scopefs.model.scope import parse_scope
+    from scopefs.model.stamps import format_collected_at
+    from scopefs.vault import Vault
+
+    def time_text(us: int | None) -> str | None:
+        return None if us is None else format_collected_at(us)
+
+    with Vault.open(vault_path) as vault:
+        if scope is None:
+            scopes = vault.scopes()
+            if as_json:
+                print_json([
+                    {"scope": found.scope, "versionCount": found.versions,
+                     "sizeBytes": found.bytes, "latestCollectedAt": time_text(found.latest_us)}
+                    for found in scopes
+                ])  # fmt: skip
+            else:
+                print_rows(
+                    (found.scope, str(found.versions), str(found.bytes),
+                     time_text(found.latest_us) or "-")
+                    for found in scopes
+                )  # fmt: skip
+            return
+        names = sorted(vault.names(scope))
+        if not names and not vault.knows_scope(parse_scope(scope)):
+            raise NotFound(f'No data found for scope "{scope}"')
+        if as_json:
+            print_json([{**name_members(name), "sizeBytes": entry.size} for name, entry in names])
+        else:
+            print_rows((str(entry.size), name_text(name)) for name, entry in names)

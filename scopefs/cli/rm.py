@@ -1,0 +1,48 @@
+"""scopefs rm"""
+
+from pathlib import Path
+
+import click
+
+from scopefs.cli.options import json_option, print_json, vault_option
+
+
+@click.command("rm")
+@vault_option
+@click.argument("scope")
+@click.argument("stamp", required=False)
+@click.option("-r", "--recursive", is_flag=True, help="With the subcategories of SCOPE.")
+@json_option
+def command(
+    vault_path: Path, scope: str, stamp: str | None, recursive: bool, as_json: bool
+) -> None:
+    """Move a version of SCOPE, or all of them, to the trash.
+
+    A name that showed the version shows the one before, or ends. Subcategories are scopes of their
+    own and stay, unless -r is given.
+
+    \b
+    Example:
+        scopefs rm instagram.profile 2026-01-21T10-00-00Z
+        scopefs rm chatgpt.conversations
+    """
+    from scopefs.errors import InvalidQuery
+    from scopefs.vault import Vault
+
+    with Vault.open(vault_path) as vault:
+        if stamp is not None:
+            if recursive:
+                raise InvalidQuery("-r goes with a whole scope, not with a stamp")
+            vault.delete(scope, stamp.removesuffix(".json"))
+            count = 1
+        else:
+            count = 0
+            if recursive:
+                for below in vault.scopes(prefix=scope):
+                    if below.scope != scope:
+                        count += vault.delete_scope(below.scope)
+            count += vault.delete_scope(scope)
+    if as_json:
+        print_json({"scope": scope, "deleted": count})
+    else:
+        click.echo(f"{count} version(s) moved to the trash")

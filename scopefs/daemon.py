@@ -1,0 +1,179 @@
+"""The daemon: builds vault, mount and HTTP by hand and runs them in one nursery.
+
+It ends when the file system is unmounted, by whomever, or on SIGTERM, SIGINT or SIGHUP, which
+unmount it. In either case whatever was closed is published and settled first.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from scopefs.api.server import HttpAddress, serve_http
+from scopefs.mount.control import Control
+from scopefs.mount.files import Files
+from scopefs.mount.operations import Operations
+from scopefs.mount.point import (
+    FILE_SYSTEM_NAME,
+    MountLock,
+    MountRefused,
+    check_mountpoint,
+    find_mounts,
+    is_mounted,
+    unmount,
+)
+from scopefs.mount.refusals import Refusals
+from scopefs.notify import notify
+from scopefs.vault import Vault
+
+STOP_GRACE_S = 10.0
+"""How long a stopping mount waits for programs that still have files open."""
+
+RELOCK_WAIT_S = 30.0
+"""How long a new mount waits for one that is just ending."""
+
+_POLL_S = 0.01
+_LOG = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What a mount is told."""
+
+    allow_other: bool = False
+    http: HttpAddress | None = None
+
+
+def run_mount(
+    vault_path: Path, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]
+) -> None:
+    """Mount a vault, making it if it is missing, and serve until it is unmounted.
+
+    `on_ready` is called once the mount answers. Raises `MountRefused`, `VaultInUse` and what
+    `Vault.open` raises, all before anything is mounted.
+    """
+    check_mountpoint(mountpoint, vault_path)
+    with Vault.open(vault_path, create=True) as vault:
+        lock = MountLock(vault.layout, mountpoint, wait_s=RELOCK_WAIT_S)
+        try:
+            trio.run(_mount, vault, mountpoint, options, on_ready)
+            # Still under the lock: a next mount finds everything settled.
+            vault.settle()
+        finally:
+            lock.close()
+
+
+def run_serve(
+    vault_path: Path, address: HttpAddress, on_ready: Callable[[str], None]
+) -> None:
+    """Serve HTTP alone, until a signal comes; open requests are finished first."""
+    with Vault.open(vault_path, create=True) as vault:
+        trio.run(_serve, vault, address, on_ready)
+
+
+async def _mount(
+    vault: Vault, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]
+) -> None:
+    files = Files(vault)
+    refusals = Refusals(vault.layout.logs / "rejected.jsonl", str(mountpoint), vault.clock_us)
+    operations = Operations(vault, files, Control(vault, str(mountpoint), refusals), refusals)
+    fuse_options = {
+        *pyfuse3.default_options, f"fsname={FILE_SYSTEM_NAME}", f"subtype={FILE_SYSTEM_NAME}",
+        "nosuid", "nodev",
+    }  # fmt: skip
+    if options.allow_other:
+        fuse_options.add("allow_other")
+    try:
+        pyfuse3.init(operations, str(mountpoint), fuse_options)
+    except RuntimeError as error:
+        raise MountRefused(f"{mountpoint} cannot be mounted: {error}") from error
+    stop = trio.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(files.run_publisher)
+            nursery.start_soon(_unmount_on_signal, mountpoint, stop)
+            if options.http is not None:
+                bound = await nursery.start(serve_http, vault, options.http, stop)
+                _LOG.info("HTTP at %s", bound)
+            nursery.start_soon(_announce, mountpoint, vault, on_ready)
+            await pyfuse3.main()
+            notify("STOPPING=1")
+            stop.set()
+            await files.idle.wait()
+            await files.close_all()
+            nursery.cancel_scope.cancel()
+    finally:
+        # main() returns once the kernel has let go; after an exception it has not.
+        pyfuse3.close(unmount=is_mounted(mountpoint))
+
+
+async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]) -> None:
+    """Say that the mount is up, once it answers."""
+    while not await trio.to_thread.run_sync(_answers, mountpoint):
+        await trio.sleep(_POLL_S)
+    status = vault.status()
+    notify(
+        "READY=1",
+        f"STATUS={status['versions']} versions in {status['scopes']} scopes at {mountpoint}",
+    )
+    on_ready()
+
+
+def _answers(mountpoint: Path) -> bool:
+    return mountpoint in find_mounts() and os.stat(mountpoint).st_ino == pyfuse3.ROOT_INODE
+
+
+async def _unmount_on_signal(mountpoint: Path, stop: trio.Event) -> None:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async for number in signals:
+            _LOG.info("%s: unmounting %s", signal.Signals(number).name, mountpoint)
+            stop.set()
+            try:
+                await trio.to_thread.run_sync(unmount, mountpoint)
+            except MountRefused:
+                # In use: out of sight at once, gone when the last file is closed.
+                await trio.to_thread.run_sync(lambda: unmount(mountpoint, lazy=True))
+            await trio.sleep(STOP_GRACE_S)
+            _LOG.warning("files are still open after %.0f s: ending all the same", STOP_GRACE_S)
+            pyfuse3.terminate()
+
+
+async def _serve(vault: Vault, address: HttpAddress, on_ready: Callable[[str], None]) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        bound = await nursery.start(serve_http, vault, address, stop)
+        notify("READY=1", f"STATUS=HTTP at {bound}")
+        on_ready(bound)
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async for _ in signals:
+                notify("STOPPING=1")
+                stop.set()
+                break
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """Send the log to a file that is kept small, or to standard error."""
+    handler: logging.Handler
+    if path is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        handler = RotatingFileHandler(path, maxBytes=1 << 20, backupCount=2, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

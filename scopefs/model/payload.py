@@ -1,0 +1,120 @@
+"""What a payload is: a JSON document, small inline bytes, or a blob.
+
+Nothing is ever refused for its content: whatever cannot stand verbatim inside an envelope, so that
+every JSON reader can still read that envelope, is binary.
+"""
+
+import codecs
+import enum
+import mimetypes
+from typing import TypeAlias
+
+import msgspec
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+DOCUMENT_MAX_BYTES = 52_428_800
+"""Largest payload that is embedded verbatim: 50 MiB."""
+
+INLINE_MAX_BYTES = 16_384
+"""Largest binary payload that stands base64-encoded in its envelope instead of in a blob."""
+
+_CHUNK_BYTES = 1 << 20
+_JSON_BLANKS = b" \t\n\r"
+_EDGE_BYTES = 4096
+
+# Only what the interpreter ships: the machine's own mime.types must not decide what is stored.
+_TYPES = mimetypes.MimeTypes()
+_TYPES.add_type("application/jsonl", ".jsonl")
+_TYPES.add_type("application/jsonl", ".ndjson")
+_TYPES.add_type("text/markdown", ".md")
+_TYPES.add_type("image/heic", ".heic")
+
+
+class Kind(enum.IntEnum):
+    """How a version's payload is stored; decides everything, never a look into user data."""
+
+    DOCUMENT = 0
+    """One JSON object, verbatim in `data`."""
+    INLINE = 1
+    """Other bytes, base64 in `data.content`."""
+    BLOB = 2
+    """Other bytes, in `blobs/`."""
+
+    @property
+    def word(self) -> str:
+        """The word that stands in envelopes and listings."""
+        return self.name.lower()
+
+
+def decide_kind(payload: Buffer) -> Kind:
+    """The kind of a payload, from all of its bytes."""
+    if len(payload) <= DOCUMENT_MAX_BYTES and is_json_object(payload):
+        return Kind.DOCUMENT
+    return binary_kind(len(payload))
+
+
+def binary_kind(size: int) -> Kind:
+    """The kind of a payload that is no document."""
+    return Kind.INLINE if size <= INLINE_MAX_BYTES else Kind.BLOB
+
+
+def may_be_document(size: int, head: bytes, tail: bytes) -> bool:
+    """Whether a payload can be a document, by its size and its first and last bytes alone.
+
+    A cheap filter before `is_json_object`, which must see everything.
+    """
+    if not 2 <= size <= DOCUMENT_MAX_BYTES:
+        return False
+    first, last = head.lstrip(_JSON_BLANKS)[:1], tail.rstrip(_JSON_BLANKS)[-1:]
+    # An edge of nothing but blanks tells nothing.
+    return first in (b"{", b"") and last in (b"}", b"")
+
+
+def is_json_object(payload: Buffer) -> bool:
+    """Whether the payload is one JSON object that can be embedded verbatim.
+
+    `msgspec.Raw` checks the grammar and refuses lone surrogates, but not UTF-8 inside strings;
+    nesting beyond the interpreter's recursion limit raises, and is then no document.
+    """
+    view = memoryview(payload)
+    if not may_be_document(len(view), bytes(view[:_EDGE_BYTES]), bytes(view[-_EDGE_BYTES:])):
+        return False
+    try:
+        raw = msgspec.json.decode(view, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    if bytes(memoryview(raw)[:1]) != b"{":
+        return False
+    return is_utf8(view)
+
+
+def is_utf8(payload: Buffer) -> bool:
+    """Whether the bytes are valid UTF-8. Needs memory for one chunk only."""
+    view = memoryview(payload)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(view), _CHUNK_BYTES):
+            decoder.decode(bytes(view[start : start + _CHUNK_BYTES]))
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def guess_media_type(kind: Kind, name: bytes | None, head: bytes) -> str:
+    """The media type by kind, then by the name's ending, then by the first bytes."""
+    if kind is Kind.DOCUMENT:
+        return "application/json"
+    if name is not None:
+        text = name.decode("utf-8", "replace")
+        known, encoding = _TYPES.guess_type(f"/{text.rpartition('/')[2]}")
+        if encoding is not None:
+            return {"gzip": "application/gzip", "bzip2": "application/x-bzip2",
+                    "xz": "application/x-xz"}.get(encoding, "application/octet-stream")  # fmt: skip
+        if known is not None:
+            return known
+    # A cut at the edge may split a character: up to three bytes are forgiven.
+    if b"\0" not in head and any(is_utf8(head[: len(head) - cut]) for cut in range(4)):
+        return "text/plain"
+    return "application/octet-stream"

@@ -1,0 +1,85 @@
+"""Attributes as the kernel wants them, and how long it may keep them.
+
+Names are asked for at every use (timeout 0), so that what another process published is seen at the
+next open; a listing may be used for a second. A version's bytes never change.
+"""
+
+import os
+import stat
+
+import pyfuse3
+
+from scopefs.model.naming import NodeKind
+from scopefs.store.tree import Entry
+
+DIRECTORY_TIMEOUT_S = 1.0
+LISTED_TIMEOUT_S = 1.0
+FILE_ATTRIBUTES_TIMEOUT_S = 60.0
+VERSION_TIMEOUT_S = 86_400.0
+BLOCK_BYTES = 131_072
+"""Preferred size of reads and writes: stdio and Python's open() take their buffers from it."""
+
+_TYPES = {NodeKind.FILE: stat.S_IFREG, NodeKind.SYMLINK: stat.S_IFLNK}
+_UID = os.getuid()
+_GID = os.getgid()
+
+
+def make_attributes(
+    inode: int, mode: int, size: int = 0, mtime_ns: int = 0, *, ctime_ns: int | None = None,
+    links: int = 1, entry_timeout_s: float = 0, attributes_timeout_s: float = 0,
+) -> pyfuse3.EntryAttributes:  # fmt: skip
+    """Attributes of any inode; `mode` includes the file type. Everything belongs to the mounter."""
+    found = pyfuse3.EntryAttributes()
+    found.st_ino = pyfuse3.InodeT(inode)
+    found.st_mode = pyfuse3.ModeT(mode)
+    found.st_nlink = links
+    found.st_uid = _UID
+    found.st_gid = _GID
+    found.st_size = size
+    found.st_blksize = BLOCK_BYTES
+    found.st_blocks = (size + 511) // 512
+    found.st_mtime_ns = mtime_ns
+    found.st_atime_ns = mtime_ns
+    found.st_ctime_ns = mtime_ns if ctime_ns is None else ctime_ns
+    found.entry_timeout = entry_timeout_s
+    found.attr_timeout = attributes_timeout_s
+    return found
+
+
+def entry_attributes(entry: Entry, *, listed: bool = False) -> pyfuse3.EntryAttributes:
+    """Attributes of a node of the tree, as the index has them."""
+    if entry.kind.is_directory:
+        # One link says "unknown", so that find(1) does not count subdirectories by links.
+        return make_attributes(
+            entry.node, stat.S_IFDIR | entry.mode, 0, entry.mtime_ns, ctime_ns=entry.mtime_ns,
+            entry_timeout_s=DIRECTORY_TIMEOUT_S, attributes_timeout_s=DIRECTORY_TIMEOUT_S,
+        )  # fmt: skip
+    return make_attributes(
+        entry.node, _TYPES[entry.kind] | entry.mode, entry.size, entry.mtime_ns,
+        ctime_ns=entry.ctime_ns, links=entry.links,
+        entry_timeout_s=LISTED_TIMEOUT_S if listed else 0,
+        attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
+    )  # fmt: skip
+
+
+def directory_attributes(inode: int, mtime_ns: int) -> pyfuse3.EntryAttributes:
+    """Attributes of a directory that is a view: nothing can be made in it."""
+    return make_attributes(
+        inode, stat.S_IFDIR | 0o555, 0, mtime_ns, entry_timeout_s=DIRECTORY_TIMEOUT_S
+    )
+
+
+def symlink_attributes(inode: int, target: bytes, mtime_ns: int) -> pyfuse3.EntryAttributes:
+    """Attributes of a symlink that is a view; it may point elsewhere at any time."""
+    return make_attributes(inode, stat.S_IFLNK | 0o777, len(target), mtime_ns)
+
+
+def version_attributes(
+    inode: int, size: int, mtime_ns: int, *, final: bool
+) -> pyfuse3.EntryAttributes:
+    """Attributes of a version; while not `final`, its envelope may still take another name."""
+    return make_attributes(
+        inode, stat.S_IFREG | 0o444, size, mtime_ns,
+        entry_timeout_s=LISTED_TIMEOUT_S if final else 0,
+        attributes_timeout_s=VERSION_TIMEOUT_S if final else 0,
+    )  # fmt: skip

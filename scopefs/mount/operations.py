@@ -1,0 +1,622 @@
+"""The FUSE requests: each handler translates, asks the vault or the open files, and replies.
+
+Every handler is wrapped by `_handler`: errors become errnos by one table, refusals of names are
+explained in words, and what nobody expected becomes a logged EIO, for pyfuse3 ends its session at
+any other exception. Nothing here waits without limit, and the kernel's caches are never invalidated
+from inside a handler.
+"""
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, InodeT, ModeT, RequestContext
+
+from scopefs.errors import (
+    InvalidName,
+    IsADirectory,
+    NameExists,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    VersionImmutable,
+)
+from scopefs.model.naming import CONTROL_NAME, NodeKind, Place, check_file_place
+from scopefs.mount.attributes import (
+    FILE_ATTRIBUTES_TIMEOUT_S,
+    entry_attributes,
+    make_attributes,
+)
+from scopefs.mount.control import DIRECTORY_ID, ROOT_README_ID, ROOT_README_NAME, Control
+from scopefs.mount.errnos import is_expected, to_errno
+from scopefs.mount.files import INLINE_READ_BYTES, Files, Handle, OpenFile
+from scopefs.mount.inodes import InodeClass, decode_inode
+from scopefs.mount.refusals import Refusals
+from scopefs.mount.views import Listed, Views, load_version
+from scopefs.store import changes, payloads, tree
+from scopefs.store.payloads import BytesReader, PayloadReader
+from scopefs.store.tree import Entry
+from scopefs.vault import Vault
+
+_LOG = logging.getLogger(__name__)
+_PAGE = 256
+_PLACES_MAX = 65_536
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
+
+
+def _handler(handler: _Handler) -> _Handler:
+    """Turn whatever a handler raises into the errno that its caller gets."""
+
+    @functools.wraps(handler)
+    async def wrapped(self: "Operations", *args: Any) -> Any:
+        try:
+            return await handler(self, *args)
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as error:
+            if isinstance(error, InvalidName):
+                self.note_refusal(handler.__name__, args, error)
+            elif not is_expected(error):
+                _LOG.exception("%s failed", handler.__name__)
+            elif to_errno(error) in (errno.EIO, errno.ENOSPC, errno.EROFS):
+                _LOG.error("%s: %s", handler.__name__, error)
+            raise pyfuse3.FUSEError(to_errno(error)) from error
+
+    return cast(_Handler, wrapped)
+
+
+@dataclass(eq=False)
+class _ReadHandle:
+    """An open version or control file: bytes that do not change."""
+
+    reader: PayloadReader
+
+
+@dataclass(eq=False)
+class _Listing:
+    """An open directory, and the part of its listing that was read ahead."""
+
+    kind: InodeClass
+    number: int
+    entries: Iterator[Listed] | None = None
+    next_cookie: int = 0
+    pending: Listed | None = None
+
+
+class Operations(pyfuse3.Operations):
+    """The file system that pyfuse3 serves."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+
+    def __init__(self, vault: Vault, files: Files, control: Control, refusals: Refusals) -> None:
+        super().__init__()
+        self._vault = vault
+        self._files = files
+        self._control = control
+        self._refusals = refusals
+        self._views = Views(vault)
+        self._handles: dict[int, Handle | _ReadHandle | _Listing] = {}
+        self._next_handle = 1
+        self._places: dict[int, tuple[Place, int | None]] = {}
+        self._unsettled_opens: set[int] = set()
+
+    def note_refusal(self, operation: str, args: Sequence[Any], error: InvalidName) -> None:
+        """Explain a refused name in words. `args`: the parent's inode and the name come first."""
+        inodes = [arg for arg in args if isinstance(arg, int)]
+        names = [arg for arg in args if isinstance(arg, bytes)]
+        parent = args[2] if operation in ("rename", "link") and len(args) > 2 else inodes[0]
+        name = names[-1] if operation == "rename" else names[0]
+        if operation == "link":
+            parent = args[1]
+        try:
+            place, _ = self._place(parent)
+            with self._vault.read() as db:
+                path = tree.find_path(db, parent)
+        except Exception:
+            _LOG.exception("a refusal could not be explained")
+            return
+        self._refusals.note(operation, place, path, name, str(error))
+
+    # Names
+
+    @_handler
+    async def lookup(
+        self, parent_inode: InodeT, name: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        kind, number = decode_inode(parent_inode)
+        if kind is InodeClass.CONTROL:
+            return self._control.lookup(name)
+        if kind is not InodeClass.TREE:
+            await self._wait_view(kind, number)
+            return self._views.lookup(kind, number, name)
+        file = self._files.find_unrecorded(number, name)
+        if file is not None:
+            return self._file_attributes(file)
+        with self._vault.read() as db:
+            entry = tree.find_child(db, number, name)
+        if entry is not None:
+            return self._entry_attributes(entry)
+        found = self._lookup_virtual(number, name)
+        if found is None:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return found
+
+    def _lookup_virtual(self, number: int, name: bytes) -> EntryAttributes | None:
+        """What can be entered but is not listed; and the README of an empty vault."""
+        if number == tree.ROOT_NODE:
+            if name == CONTROL_NAME:
+                return self._control.attributes(DIRECTORY_ID)
+            if name == ROOT_README_NAME and self._is_empty():
+                return self._control.attributes(ROOT_README_ID)
+            return None
+        place, _ = self._place(number)
+        return self._views.lookup_in_scope(number, name) if place.kind is NodeKind.SCOPE else None
+
+    @_handler
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes(inode)
+
+    def _attributes(self, inode: int) -> EntryAttributes:
+        kind, number = decode_inode(inode)
+        if kind is InodeClass.CONTROL:
+            return self._control.attributes(number)
+        if kind is not InodeClass.TREE:
+            return self._views.attributes(kind, number)
+        file = self._files.find(number)
+        if file is not None and (file.unrecorded or file.draft is not None):
+            return self._file_attributes(file)
+        return self._entry_attributes(self._load_entry(number))
+
+    @_handler
+    async def setattr(
+        self, inode: InodeT, attr: EntryAttributes, fields: pyfuse3.SetattrFields,
+        fh: FileHandleT | None, ctx: RequestContext,
+    ) -> EntryAttributes:  # fmt: skip
+        kind, number = decode_inode(inode)
+        if kind is not InodeClass.TREE:
+            if fields.update_size:
+                raise VersionImmutable("a version cannot be truncated")
+            # Mode, owner and times of a version: accepted and ignored.
+            return self._attributes(inode)
+        if fields.update_size:
+            await self._resize(number, attr.st_size, fh)
+        mode = stat.S_IMODE(attr.st_mode) if fields.update_mode else None
+        mtime_ns = attr.st_mtime_ns if fields.update_mtime else None
+        if mode is not None or mtime_ns is not None:
+            await self._set_mode_and_time(number, mode, mtime_ns)
+        return self._attributes(inode)
+
+    async def _resize(self, number: int, size: int, fh: FileHandleT | None) -> None:
+        handle = self._handles.get(fh) if fh is not None else None
+        if isinstance(handle, Handle):
+            await self._files.resize(handle, size)
+            return
+        file = self._files.find(number)
+        if file is None:
+            file = self._open_entry(self._load_entry(number))
+        await self._files.truncate_by_path(file, size)
+
+    async def _set_mode_and_time(self, number: int, mode: int | None, mtime_ns: int | None) -> None:
+        file = self._files.find(number)
+        if file is not None:
+            await self._files.wait_published(file)
+            if mode is not None:
+                file.mode = mode
+            if mtime_ns is not None:
+                file.mtime_ns = mtime_ns
+            if file.unrecorded or file.draft is not None:
+                # Recorded with the session.
+                return
+        await self._files.in_thread(
+            self._vault.apply, changes.apply_attributes, number, mode, mtime_ns
+        )
+
+    @_handler
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
+        kind, number = decode_inode(inode)
+        if kind in (InodeClass.LATEST, InodeClass.NAME_LATEST):
+            await self._wait_view(kind, number)
+            return self._views.read_link(kind, number)
+        return self._load_entry(number).target or b""
+
+    @_handler
+    async def mkdir(
+        self, parent_inode: InodeT, name: bytes, mode: ModeT, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._writable_directory(parent_inode)
+        self._refuse_taken(parent, name)
+        node = await self._files.in_thread(
+            self._vault.apply, changes.apply_mkdir, parent, name, stat.S_IMODE(mode)
+        )
+        return self._entry_attributes(self._load_entry(node))
+
+    @_handler
+    async def rmdir(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
+        parent = self._writable_directory(parent_inode)
+        with self._vault.read() as db:
+            entry = tree.find_child(db, parent, name)
+        if entry is not None and self._files.list_unrecorded(entry.node):
+            raise NotEmpty("a file is being written there")
+        if entry is None and self._lookup_virtual(parent, name) is not None:
+            raise VersionImmutable("views cannot be removed")
+        await self._files.in_thread(self._vault.apply, changes.apply_rmdir, parent, name)
+
+    @_handler
+    async def unlink(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
+        parent = self._writable_directory(parent_inode)
+        file = await self._wait_name(parent, name)
+        if file is not None:
+            await self._files.unlink_unrecorded(file)
+            return
+        if parent == tree.ROOT_NODE and self._lookup_virtual(parent, name) is not None:
+            raise VersionImmutable("this file cannot be removed")
+        node, last = await self._files.in_thread(
+            self._vault.apply, changes.apply_unlink, parent, name
+        )
+        if last:
+            self._files.note_unlinked(node)
+
+    @_handler
+    async def symlink(
+        self, parent_inode: InodeT, name: bytes, target: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._writable_directory(parent_inode)
+        self._refuse_taken(parent, name)
+        entry = await self._files.in_thread(
+            self._vault.apply, changes.apply_symlink, parent, name, target
+        )
+        return self._entry_attributes(entry)
+
+    @_handler
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        kind, number = decode_inode(inode)
+        if kind is not InodeClass.TREE:
+            raise VersionImmutable("a version cannot be linked")
+        parent = self._writable_directory(new_parent_inode)
+        self._refuse_taken(parent, new_name)
+        file = self._files.find(number)
+        if file is not None:
+            await self._files.record_name(file)
+        entry = await self._files.in_thread(
+            self._vault.apply, changes.apply_link, number, parent, new_name
+        )
+        return self._entry_attributes(entry)
+
+    @_handler
+    async def rename(
+        self, parent_inode_old: InodeT, name_old: bytes, parent_inode_new: InodeT, name_new: bytes,
+        flags: int, ctx: RequestContext,
+    ) -> None:  # fmt: skip
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        old_parent = self._writable_directory(parent_inode_old)
+        new_parent = self._writable_directory(parent_inode_new)
+        for parent, name in ((old_parent, name_old), (new_parent, name_new)):
+            file = await self._wait_name(parent, name)
+            if file is not None:
+                await self._files.record_name(file)
+        with self._vault.read() as db:
+            for parent, name in ((old_parent, name_old), (new_parent, name_new)):
+                found = tree.find_child(db, parent, name)
+                if found is not None and self._files.list_unrecorded(found.node):
+                    # Files that are only here would be left behind in a directory that moves.
+                    for _, open_file in self._files.list_unrecorded(found.node):
+                        await self._files.record_name(open_file)
+        replace = not flags & pyfuse3.RENAME_NOREPLACE
+        await self._files.in_thread(
+            functools.partial(
+                self._vault.apply, changes.apply_rename, old_parent, name_old, new_parent,
+                name_new, replace=replace,
+            )
+        )  # fmt: skip
+
+    # Contents
+
+    @_handler
+    async def create(
+        self, parent_inode: InodeT, name: bytes, mode: ModeT, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        parent = self._writable_directory(parent_inode)
+        place, scope_node = self._place(parent)
+        check_file_place(place, name)
+        assert scope_node is not None
+        file = self._files.find_unrecorded(parent, name)
+        if file is None:
+            with self._vault.read() as db:
+                entry = tree.find_child(db, parent, name)
+            if entry is not None:
+                if flags & os.O_EXCL:
+                    raise NameExists("the file exists already")
+                file = self._open_entry(entry)
+            else:
+                file = await self._files.create(parent, name, place, scope_node, stat.S_IMODE(mode))
+        handle = self._files.add_handle(file, flags)
+        info = self._file_info(handle)
+        info.keep_cache = True
+        return info, self._file_attributes(file)
+
+    @_handler
+    async def mknod(
+        self, parent_inode: InodeT, name: bytes, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        if not stat.S_ISREG(mode):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        parent = self._writable_directory(parent_inode)
+        place, scope_node = self._place(parent)
+        check_file_place(place, name)
+        assert scope_node is not None
+        self._refuse_taken(parent, name)
+        file = await self._files.create(parent, name, place, scope_node, stat.S_IMODE(mode))
+        await self._files.record_name(file)
+        self._files.release(self._files.add_handle(file, 0))
+        return self._entry_attributes(self._load_entry(file.node))
+
+    @_handler
+    async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
+        kind, number = decode_inode(inode)
+        if kind is not InodeClass.TREE:
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND):
+                raise VersionImmutable("a version never changes")
+            return await self._open_view(kind, number)
+        file = self._files.find(number)
+        if file is None or (file.draft is None and not file.unrecorded):
+            file = self._open_entry(self._load_entry(number))
+        keep_cache = self._files.is_cached(file)
+        handle = self._files.add_handle(file, flags)
+        if flags & os.O_TRUNC:
+            await self._files.resize(handle, 0)
+        info = self._file_info(handle)
+        info.keep_cache = keep_cache
+        return info
+
+    async def _open_view(self, kind: InodeClass, number: int) -> FileInfo:
+        if kind is InodeClass.CONTROL:
+            # Sizes that stat told may be out of date by now.
+            reader: PayloadReader = BytesReader(self._control.read(number))
+            return FileInfo(fh=self._add(_ReadHandle(reader)), direct_io=True)
+        with self._vault.read() as db:
+            version = load_version(db, number)
+            settled = payloads.is_settled(db, number)
+        if kind is InodeClass.PAYLOAD:
+            reader = await self._files.in_thread(self._vault.open_payload, version)
+            return FileInfo(fh=self._add(_ReadHandle(reader)), keep_cache=True)
+        reader = await self._files.in_thread(self._vault.open_envelope, version)
+        keep_cache = settled and number not in self._unsettled_opens
+        if settled:
+            self._unsettled_opens.discard(number)
+        else:
+            self._unsettled_opens.add(number)
+        return FileInfo(fh=self._add(_ReadHandle(reader)), keep_cache=keep_cache,
+                        direct_io=not settled)  # fmt: skip
+
+    @_handler
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        handle = self._handles[fh]
+        if isinstance(handle, _ReadHandle):
+            if size <= INLINE_READ_BYTES:
+                return handle.reader.read(off, size)
+            return bytes(await self._files.in_thread(handle.reader.read, off, size))
+        assert isinstance(handle, Handle)
+        return await self._files.read(handle, off, size)
+
+    @_handler
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        return await self._files.write(self._file_handle(fh), off, buf)
+
+    @_handler
+    async def flush(self, fh: FileHandleT) -> None:
+        handle = self._handles[fh]
+        if isinstance(handle, Handle):
+            await self._files.flush(handle)
+
+    @_handler
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        handle = self._handles[fh]
+        if isinstance(handle, Handle):
+            await self._files.sync(handle)
+
+    @_handler
+    async def release(self, fh: FileHandleT) -> None:
+        handle = self._handles.pop(fh)
+        if isinstance(handle, Handle):
+            self._files.release(handle)
+        elif isinstance(handle, _ReadHandle):
+            handle.reader.close()
+
+    # Directories
+
+    @_handler
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        kind, number = decode_inode(inode)
+        await self._wait_view(kind, number)
+        return FileHandleT(self._add(_Listing(kind, number)))
+
+    @_handler
+    async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self._handles[fh]
+        assert isinstance(listing, _Listing)
+        if listing.entries is None or start_id != listing.next_cookie:
+            listing.entries = self._list(listing, start_id)
+            listing.pending = None
+        while True:
+            found = listing.pending or next(listing.entries, None)
+            if found is None:
+                listing.entries = None
+                return
+            name, attributes, cookie = found
+            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), attributes, cookie):
+                listing.pending = found
+                return
+            listing.pending = None
+            listing.next_cookie = cookie
+
+    @_handler
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._files.in_thread(self._vault.sync)
+
+    @_handler
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._handles.pop(fh, None)
+
+    def _list(self, listing: _Listing, after: int) -> Iterator[Listed]:
+        if listing.kind is InodeClass.CONTROL:
+            return iter([found for found in self._control.entries() if found[2] > after])
+        if listing.kind is not InodeClass.TREE:
+            return self._views.iterate(listing.kind, listing.number, after)
+        return self._list_tree(listing.number, after)
+
+    def _list_tree(self, number: int, after: int) -> Iterator[Listed]:
+        """A directory's names: those of the index and those that are only here yet, by slot."""
+        if number == tree.ROOT_NODE and after == 0 and self._is_empty():
+            yield ROOT_README_NAME, self._control.attributes(ROOT_README_ID), 1
+        while True:
+            with self._vault.read() as db:
+                page = tree.list_children(db, number, after, _PAGE)
+            last = page[-1].slot if len(page) == _PAGE else None
+            found: list[Listed] = [
+                (child.name, self._entry_attributes(child.entry, listed=True), child.slot)
+                for child in page
+            ]
+            recorded = {name for name, _, _ in found}
+            found += [
+                (name, self._file_attributes(file), slot)
+                for name, file in self._files.list_unrecorded(number)
+                if (slot := file.slot or file.node) > after
+                and (last is None or slot <= last)
+                and name not in recorded
+            ]
+            yield from sorted(found, key=lambda entry: entry[2])
+            if last is None:
+                return
+            after = last
+
+    # The rest
+
+    @_handler
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        found = os.statvfs(self._vault.layout.root)
+        answer = pyfuse3.StatvfsData()
+        # df multiplies with the fragment size, some tools with the block size: make them equal.
+        answer.f_bsize = answer.f_frsize = found.f_frsize
+        answer.f_blocks = found.f_blocks
+        answer.f_bfree = found.f_bfree
+        answer.f_bavail = found.f_bavail
+        answer.f_files = found.f_files
+        answer.f_ffree = found.f_ffree
+        answer.f_favail = found.f_favail
+        answer.f_namemax = 255
+        return answer
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Nothing is kept for what the kernel knows."""
+
+    def _place(self, node: int) -> tuple[Place, int | None]:
+        """What a directory is, and the scope it belongs to: neither ever changes for a node."""
+        known = self._places.get(node)
+        if known is not None:
+            return known
+        with self._vault.read() as db:
+            place = tree.find_place(db, node)
+            entry = tree.find_node(db, node)
+        if place is None or entry is None:
+            raise NotADirectory("not a directory")
+        if len(self._places) >= _PLACES_MAX:
+            self._places.clear()
+        self._places[node] = (place, entry.scope_node)
+        return self._places[node]
+
+    def _writable_directory(self, inode: int) -> int:
+        kind, number = decode_inode(inode)
+        if kind is not InodeClass.TREE:
+            raise VersionImmutable("history cannot be changed")
+        return number
+
+    def _refuse_taken(self, parent: int, name: bytes) -> None:
+        if (
+            self._files.find_unrecorded(parent, name) is not None
+            or self._lookup_virtual(parent, name) is not None
+        ):
+            raise NameExists("the name is taken")
+
+    async def _wait_name(self, parent: int, name: bytes) -> OpenFile | None:
+        """The unrecorded file of a name, once nothing of it is being published any more."""
+        file = self._files.find_unrecorded(parent, name)
+        if file is None:
+            with self._vault.read() as db:
+                entry = tree.find_child(db, parent, name)
+            file = self._files.find(entry.node) if entry is not None else None
+        if file is not None:
+            await self._files.wait_published(file)
+        return self._files.find_unrecorded(parent, name)
+
+    async def _wait_view(self, kind: InodeClass, number: int) -> None:
+        """Wait for publications under way in the scope that a view belongs to."""
+        if kind in (InodeClass.VERSIONS, InodeClass.LATEST):
+            await self._files.wait_scope_published(number)
+        elif kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY, InodeClass.NAME_LATEST):
+            node: int | None = number
+            if kind is not InodeClass.HISTORY:
+                with self._vault.read() as db:
+                    row = tree.find_name_row(db, number)
+                node = row[0] if row is not None else None
+            if node is not None:
+                _, scope_node = self._place(node)
+                if scope_node is not None:
+                    await self._files.wait_scope_published(scope_node)
+
+    def _load_entry(self, number: int) -> Entry:
+        with self._vault.read() as db:
+            entry = tree.find_node(db, number)
+        if entry is None:
+            raise NotFound(f"inode {number} is not there")
+        return entry
+
+    def _open_entry(self, entry: Entry) -> OpenFile:
+        if entry.kind.is_directory:
+            raise IsADirectory("a directory is no file")
+        if entry.scope_node is None:
+            raise NotFound("a file outside any scope")
+        place, _ = self._place(entry.scope_node)
+        return self._files.open(entry, place)
+
+    def _entry_attributes(self, entry: Entry, *, listed: bool = False) -> EntryAttributes:
+        file = self._files.find(entry.node)
+        if file is not None and (file.draft is not None or file.unrecorded):
+            return self._file_attributes(file, links=entry.links)
+        return entry_attributes(entry, listed=listed)
+
+    def _file_attributes(self, file: OpenFile, links: int = 1) -> EntryAttributes:
+        return make_attributes(
+            file.node, stat.S_IFREG | file.mode, file.shown_size, file.mtime_ns,
+            links=0 if file.unlinked else links, entry_timeout_s=0,
+            attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
+        )  # fmt: skip
+
+    def _is_empty(self) -> bool:
+        with self._vault.read() as db:
+            return not tree.has_children(db, tree.ROOT_NODE)
+
+    def _file_handle(self, fh: FileHandleT) -> Handle:
+        handle = self._handles[fh]
+        if not isinstance(handle, Handle):
+            raise VersionImmutable("a version never changes")
+        return handle
+
+    def _file_info(self, handle: Handle) -> FileInfo:
+        return FileInfo(fh=self._add(handle))
+
+    def _add(self, handle: Handle | _ReadHandle | _Listing) -> FileHandleT:
+        fh = self._next_handle
+        self._next_handle += 1
+        self._handles[fh] = handle
+        return FileHandleT(fh)
+

@@ -1,0 +1,151 @@
+"""Mount points: what can be mounted on, what is mounted where, and by whom.
+
+Raises `MountRefused` with one clear sentence.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from scopefs.errors import Unavailable, VaultInUse
+from scopefs.store.layout import Layout
+
+FILE_SYSTEM_NAME = "scopefs"
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+class MountRefused(Unavailable):
+    """The mount cannot begin; the message says why and what to do."""
+
+
+class MountLock:
+    """One mount per vault: `mount.lock`, held for the life of the mount, says whose and where."""
+
+    def __init__(self, layout: Layout, mountpoint: Path, *, wait_s: float = 0) -> None:
+        """Take the lock; `wait_s` for a holder that is just unmounting. Raises `VaultInUse`."""
+        path = layout.lock("mount")
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _lock_patiently(self._fd, path, wait_s)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "mountpoint": str(mountpoint)}).encode(), 0)
+
+    def close(self) -> None:
+        """Give up the lock."""
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def find_holder(layout: Layout) -> dict[str, object] | None:
+    """Pid and mountpoint of the vault's mount; None if it is not mounted."""
+    try:
+        fd = os.open(layout.lock("mount"), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_holder(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def find_mounts() -> dict[Path, str]:
+    """What is mounted where, by the kernel's table: mountpoint to file system type."""
+    mounts: dict[Path, str] = {}
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields = line.decode("utf-8", "surrogateescape").split(" ")
+        point = _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
+        mounts[Path(point)] = fields[fields.index("-") + 1]
+    return mounts
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    """Whether a scopefs is mounted there (asks the kernel, never the file system itself)."""
+    return find_mounts().get(mountpoint) == f"fuse.{FILE_SYSTEM_NAME}"
+
+
+def check_mountpoint(mountpoint: Path, vault: Path) -> None:
+    """Make the mount point if it is missing; refuse what cannot be mounted on."""
+    if not os.path.exists("/dev/fuse"):
+        raise MountRefused("/dev/fuse is missing: load the module with `modprobe fuse`")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise MountRefused("/dev/fuse cannot be opened: you may not use FUSE on this machine")
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MountRefused("fusermount3 is missing: install the package fuse3")
+    mounts = find_mounts()
+    if mounts.get(mountpoint, "").startswith("fuse") and _is_stale(mountpoint):
+        unmount(mountpoint, lazy=True)
+    elif mountpoint in mounts:
+        raise MountRefused(f"{mountpoint} is mounted already: `scopefs umount {mountpoint}` first")
+    try:
+        mountpoint.mkdir(parents=True, exist_ok=True)
+        entries = os.listdir(mountpoint)
+    except (FileExistsError, NotADirectoryError):
+        raise MountRefused(f"{mountpoint} is not a directory") from None
+    except OSError as error:
+        raise MountRefused(f"{mountpoint} cannot be used: {error.strerror}") from error
+    if mountpoint == vault or mountpoint in vault.parents or vault in mountpoint.parents:
+        raise MountRefused(
+            f"the vault {vault} cannot be mounted over itself, inside or around itself: "
+            f"{mountpoint}"
+        )
+    if entries:
+        raise MountRefused(
+            f"{mountpoint} is not empty: what is in it would be hidden; "
+            "name a missing or empty directory"
+        )
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
+    """Unmount. Raises `MountRefused` if somebody uses it (unless `lazy`)."""
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mountpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        text = done.stderr.strip().removeprefix("fusermount3: ")
+        hint = "; close the programs that use it (see `fuser -vm`)" if "busy" in text else ""
+        raise MountRefused(f"{mountpoint} cannot be unmounted: {text}{hint}")
+
+
+def _is_stale(mountpoint: Path) -> bool:
+    """Whether the process behind a FUSE mount is gone."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _lock_patiently(fd: int, path: Path, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = _read_holder(fd)
+            point = Path(str(holder.get("mountpoint", "")))
+            if is_mounted(point) or time.monotonic() >= deadline:
+                raise VaultInUse(
+                    f"{path.parent} is mounted already at {holder.get('mountpoint', 'a place')} "
+                    f"by process {holder.get('pid', 'unknown')}"
+                ) from None
+            time.sleep(0.02)
+
+
+def _read_holder(fd: int) -> dict[str, object]:
+    try:
+        found = json.loads(os.pread(fd, 65_536, 0) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

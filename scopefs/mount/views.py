@@ -1,0 +1,218 @@
+"""The read-only views below a scope: `.versions/` and `.history/`.
+
+Everything is looked up in the index when it is asked for; listings are pages by time or slot.
+"""
+
+import os
+from collections.abc import Iterator
+
+import apsw
+import pyfuse3
+
+from scopefs.errors import InvalidTime, NotFound
+from scopefs.model.naming import HISTORY_NAME, VERSIONS_NAME, NodeKind, show_name
+from scopefs.model.stamps import (
+    format_long_stamp,
+    parse_long_stamp,
+    parse_stamp,
+)
+from scopefs.mount.attributes import (
+    directory_attributes,
+    symlink_attributes,
+    version_attributes,
+)
+from scopefs.mount.inodes import InodeClass, encode_inode
+from scopefs.store import index, payloads, tree
+from scopefs.store.index import Version
+from scopefs.vault import Vault
+
+LATEST = b"latest"
+PAGE = 256
+_LAST_COOKIE = 1 << 62
+
+Listed = tuple[bytes, pyfuse3.EntryAttributes, int]
+"""A name, its attributes, and the cookie behind it."""
+
+
+class Views:
+    """Lookups and listings of one vault's views. All calls read the index, and only that."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def lookup_in_scope(self, node: int, name: bytes) -> pyfuse3.EntryAttributes | None:
+        """The attributes of `.versions` or `.history` in a scope's directory; None for others."""
+        if name == VERSIONS_NAME:
+            return directory_attributes(encode_inode(InodeClass.VERSIONS, node), 0)
+        if name == HISTORY_NAME:
+            return directory_attributes(encode_inode(InodeClass.HISTORY, node), 0)
+        return None
+
+    def lookup(self, kind: InodeClass, number: int, name: bytes) -> pyfuse3.EntryAttributes:
+        """The entry `name` of a view's directory. Raises `NotFound`."""
+        with self._vault.read() as db:
+            if kind is InodeClass.VERSIONS:
+                return self._lookup_version(db, number, name)
+            if kind is InodeClass.HISTORY:
+                past = tree.find_past_name(db, number, name)
+                if past is not None and past.kind is not NodeKind.SCOPE:
+                    return _past_attributes(past)
+            if kind is InodeClass.NAME_HISTORY:
+                return self._lookup_payload(db, number, name)
+        raise NotFound(f"{show_name(name)} is not there")
+
+    def attributes(self, kind: InodeClass, number: int) -> pyfuse3.EntryAttributes:
+        """The attributes of an inode of a view. Raises `NotFound`."""
+        inode = encode_inode(kind, number)
+        if kind in (InodeClass.VERSIONS, InodeClass.HISTORY, InodeClass.NAME_HISTORY):
+            return directory_attributes(inode, 0)
+        with self._vault.read() as db:
+            if kind in (InodeClass.LATEST, InodeClass.NAME_LATEST):
+                target, mtime_ns = self._find_latest(db, kind, number)
+                return symlink_attributes(inode, target, mtime_ns)
+            return _attributes_of(db, kind, load_version(db, number))
+
+    def read_link(self, kind: InodeClass, number: int) -> bytes:
+        """Where a `latest` points now. Raises `NotFound` if there is no version."""
+        with self._vault.read() as db:
+            return self._find_latest(db, kind, number)[0]
+
+    def iterate(self, kind: InodeClass, number: int, after: int) -> Iterator[Listed]:
+        """The entries of a view's directory behind a cookie, page by page."""
+        if kind is InodeClass.HISTORY:
+            yield from self._list_history(number, after)
+            return
+        while after < _LAST_COOKIE:
+            with self._vault.read() as db:
+                page = self._page(db, kind, number, after)
+            yield from page
+            if len(page) < PAGE:
+                break
+            after = page[-1][2]
+        if after < _LAST_COOKIE:
+            latest = InodeClass.LATEST if kind is InodeClass.VERSIONS else InodeClass.NAME_LATEST
+            with self._vault.read() as db:
+                try:
+                    target, mtime_ns = self._find_latest(db, latest, number)
+                except NotFound:
+                    return
+            attributes = symlink_attributes(encode_inode(latest, number), target, mtime_ns)
+            yield LATEST + os.path.splitext(target)[1], attributes, _LAST_COOKIE
+
+    def _page(self, db: apsw.Connection, kind: InodeClass, number: int, after: int) -> list[Listed]:
+        if kind is InodeClass.VERSIONS:
+            return [
+                (
+                    f"{version.stamp}.json".encode(),
+                    _attributes_of(db, InodeClass.ENVELOPE, version),
+                    version.collected_us,
+                )
+                for version in index.list_after(db, tree.scope_text(db, number), after, PAGE)
+            ]
+        parent, name = _load_name(db, number)
+        suffix = _suffix(name)
+        return [
+            (
+                format_long_stamp(collected_us).encode() + suffix,
+                _attributes_of(db, InodeClass.PAYLOAD, load_version(db, version_id)),
+                collected_us,
+            )
+            for version_id, collected_us in tree.list_history(db, parent, name, after, PAGE)
+        ]
+
+    def _list_history(self, node: int, after: int) -> Iterator[Listed]:
+        while True:
+            with self._vault.read() as db:
+                page = tree.list_past_names(db, node, after, PAGE)
+            for past in page:
+                after = past.slot
+                if past.kind is not NodeKind.SCOPE:
+                    yield past.name, _past_attributes(past), past.slot
+            if len(page) < PAGE:
+                return
+
+    def _lookup_version(
+        self, db: apsw.Connection, node: int, name: bytes
+    ) -> pyfuse3.EntryAttributes:
+        if name == LATEST + b".json":
+            target, mtime_ns = self._find_latest(db, InodeClass.LATEST, node)
+            return symlink_attributes(encode_inode(InodeClass.LATEST, node), target, mtime_ns)
+        try:
+            stamp = name.removesuffix(b".json").decode("ascii")
+            collected_us = parse_stamp(stamp) if name.endswith(b".json") else -1
+        except (UnicodeDecodeError, InvalidTime):
+            collected_us = -1
+        version = index.find_exact(db, tree.scope_text(db, node), collected_us)
+        if version is None:
+            raise NotFound(f"{show_name(name)} is no version here")
+        return _attributes_of(db, InodeClass.ENVELOPE, version)
+
+    def _lookup_payload(
+        self, db: apsw.Connection, name_id: int, name: bytes
+    ) -> pyfuse3.EntryAttributes:
+        parent, base = _load_name(db, name_id)
+        suffix = _suffix(base)
+        if name == LATEST + suffix:
+            target, mtime_ns = self._find_latest(db, InodeClass.NAME_LATEST, name_id)
+            inode = encode_inode(InodeClass.NAME_LATEST, name_id)
+            return symlink_attributes(inode, target, mtime_ns)
+        if name.endswith(suffix):
+            try:
+                stamp = name[: len(name) - len(suffix)].decode("ascii")
+                collected_us = parse_long_stamp(stamp)
+            except (UnicodeDecodeError, InvalidTime):
+                collected_us = 0
+            for version_id, found_us in tree.list_history(db, parent, base, collected_us - 1, 1):
+                if found_us == collected_us:
+                    return _attributes_of(db, InodeClass.PAYLOAD, load_version(db, version_id))
+        raise NotFound(f"{show_name(name)} is no version here")
+
+    def _find_latest(self, db: apsw.Connection, kind: InodeClass, number: int) -> tuple[bytes, int]:
+        """Target and mtime of a `latest`. Raises `NotFound`."""
+        if kind is InodeClass.LATEST:
+            version = index.find_latest_by_scope(db, tree.scope_text(db, number))
+            if version is None:
+                raise NotFound("the scope has no version")
+            return f"{version.stamp}.json".encode(), version.collected_us * 1000
+        parent, name = _load_name(db, number)
+        newest_us = tree.find_newest_in_history(db, parent, name)
+        if newest_us is None:
+            raise NotFound("the name has no version")
+        return format_long_stamp(newest_us).encode() + _suffix(name), newest_us * 1000
+
+
+def load_version(db: apsw.Connection, version_id: int) -> Version:
+    """A version that is not in the trash. Raises `NotFound`."""
+    version = index.find_by_id(db, version_id)
+    if version is None or version.deleted_seq is not None:
+        raise NotFound("the version is gone, or in the trash")
+    return version
+
+
+def _attributes_of(
+    db: apsw.Connection, kind: InodeClass, version: Version
+) -> pyfuse3.EntryAttributes:
+    inode = encode_inode(kind, version.id)
+    mtime_ns = version.collected_us * 1000
+    if kind is InodeClass.PAYLOAD:
+        return version_attributes(inode, version.payload_size, mtime_ns, final=True)
+    if payloads.is_settled(db, version.id):
+        return version_attributes(inode, version.size_bytes, mtime_ns, final=True)
+    return version_attributes(inode, payloads.envelope_size(version), mtime_ns, final=False)
+
+
+def _past_attributes(past: tree.PastName) -> pyfuse3.EntryAttributes:
+    if past.kind.is_directory:
+        return directory_attributes(encode_inode(InodeClass.HISTORY, past.node), 0)
+    return directory_attributes(encode_inode(InodeClass.NAME_HISTORY, past.id), 0)
+
+
+def _load_name(db: apsw.Connection, name_id: int) -> tuple[int, bytes]:
+    row = tree.find_name_row(db, name_id)
+    if row is None:
+        raise NotFound("no such name")
+    return row[0], row[1]
+
+
+def _suffix(name: bytes) -> bytes:
+    return os.path.splitext(name)[1]

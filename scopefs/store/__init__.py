@@ -1,0 +1,1 @@
+"""Synchronous disk work: files, the index, and the protocol that keeps them in step."""

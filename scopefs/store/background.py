@@ -1,0 +1,103 @@
+"""The settling thread: when what was published is placed.
+
+When nothing changed for 250 ms, at latest 2 s after the first change that waits. A version younger
+than 250 ms is left for the next time, so that a tool's rename and utimens right after its close
+still reach the envelope. Errors are logged and tried again, ever less often; nothing is lost by
+waiting, for reads come from the journal.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+QUIET_S = 0.25
+LATEST_S = 2.0
+_RETRY_MAX_S = 60.0
+_LOG = logging.getLogger(__name__)
+
+
+class SettleThread:
+    """Calls `settle(older_than_us)` in time after each `poke()`. The thread starts when needed."""
+
+    def __init__(
+        self, settle: Callable[[int], bool], clock_us: Callable[[], int]
+    ) -> None:
+        self._settle = settle
+        self._clock_us = clock_us
+        self._condition = threading.Condition()
+        self._first = 0.0
+        self._last = 0.0
+        self._waiting = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def poke(self) -> None:
+        """Say that something was committed. Cheap: called after every change."""
+        self._last = time.monotonic()
+        if self._waiting:
+            return
+        with self._condition:
+            if self._waiting or self._stopping:
+                return
+            self._waiting = True
+            self._first = self._last
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="scopefs-settle", daemon=True
+                )
+                self._thread.start()
+            else:
+                self._condition.notify()
+
+    def stop(self) -> None:
+        """End the thread, after the settle that it may be in."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        retry_s = QUIET_S
+        while self._wait_until_due():
+            # What comes from here on pokes again.
+            self._waiting = False
+            started = self._last
+            try:
+                done = self._settle(self._clock_us() - int(QUIET_S * 1e6))
+            except Exception:
+                _LOG.exception("settling failed; it will be tried again in %.1f s", retry_s)
+                done = False
+            if done:
+                retry_s = QUIET_S
+                if started <= time.monotonic() - QUIET_S and not self._waiting:
+                    continue
+            elif self._sleep(retry_s):
+                return
+            else:
+                retry_s = min(retry_s * 2, _RETRY_MAX_S)
+            self.poke_again()
+
+    def poke_again(self) -> None:
+        """Come back although nothing changed: something was too young, or failed."""
+        with self._condition:
+            if not self._waiting:
+                self._waiting = True
+                self._first = time.monotonic()
+
+    def _sleep(self, seconds: float) -> bool:
+        with self._condition:
+            return self._condition.wait_for(lambda: self._stopping, seconds)
+
+    def _wait_until_due(self) -> bool:
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting or self._stopping)
+            while not self._stopping:
+                now = time.monotonic()
+                due = min(self._last + QUIET_S, self._first + LATEST_S)
+                if now >= due:
+                    return True
+                self._condition.wait(due - now)
+            return False

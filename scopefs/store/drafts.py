@@ -1,0 +1,217 @@
+"""Drafts: bytes that are being written, at any offset, until they are sealed.
+
+Up to 64 KiB a draft lives in memory and is journalled as a row; beyond, it is a file in staging/
+that is written as the bytes come, so that memory does not grow with the file. SHA-256 is computed
+on the way where writes come in order.
+"""
+
+import hashlib
+import mmap
+import os
+from pathlib import Path
+from types import TracebackType
+
+from scopefs.model.payload import (
+    Kind,
+    binary_kind,
+    decide_kind,
+    guess_media_type,
+    may_be_document,
+)
+from scopefs.store.atomic import write_all
+from scopefs.store.changes import Sealed
+from scopefs.store.owners import Owner
+from scopefs.store.payloads import PayloadReader
+
+MEMORY_MAX_BYTES = 65_536
+_CHUNK_BYTES = 1 << 20
+_EDGE_BYTES = 4096
+
+
+class Draft:
+    """The bytes of one unfinished write. Not for several threads at once."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._memory = bytearray()
+        self._fd: int | None = None
+        self._path: Path | None = None
+        self._size = 0
+        self._hash = hashlib.sha256()
+        self._hashed: int | None = 0
+        self._name_is_durable = False
+        self.changed = True
+        """Whether anything was written since the last seal."""
+
+    def __enter__(self) -> "Draft":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+        if error is not None:
+            self.discard()
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._size
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reads and writes touch no file."""
+        return self._fd is None
+
+    def copy_from(self, reader: PayloadReader) -> None:
+        """Start as a copy of a stored payload."""
+        if reader.size <= MEMORY_MAX_BYTES:
+            self.write(0, reader.read(0, reader.size))
+            return
+        self._hashed = None
+        reader.copy_to(self._spill())
+        self._size = reader.size
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write at an offset; a gap before it is filled with zeros. Raises `OSError`."""
+        end = offset + len(data)
+        self.changed = True
+        if self._fd is None and max(end, self._size) <= MEMORY_MAX_BYTES:
+            if offset > len(self._memory):
+                self._memory.extend(bytes(offset - len(self._memory)))
+            self._memory[offset:end] = data
+        else:
+            fd = self._spill()
+            view = memoryview(data)
+            at = offset
+            # A hash that ran ahead of a failed write would be wrong.
+            hashed, self._hashed = self._hashed, None
+            while view:
+                done = os.pwrite(fd, view, at)
+                view, at = view[done:], at + done
+            if hashed == offset:
+                self._hash.update(data)
+                self._hashed = end
+            elif hashed is not None and offset > hashed:
+                self._hashed = hashed
+        self._size = max(self._size, end)
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write at the end."""
+        self.write(self._size, data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from an offset; fewer at the end."""
+        size = max(0, min(size, self._size - offset))
+        if self._fd is None:
+            return bytes(self._memory[offset : offset + size])
+        data = os.pread(self._fd, size, offset)
+        return data + bytes(size - len(data))
+
+    def truncate(self, size: int) -> None:
+        """Set the length; what is gained reads as zeros. Raises `OSError`."""
+        self.changed = True
+        if self._fd is None and size <= MEMORY_MAX_BYTES:
+            if size > len(self._memory):
+                self._memory.extend(bytes(size - len(self._memory)))
+            del self._memory[size:]
+        else:
+            os.ftruncate(self._spill(), size)
+            if self._hashed is not None and self._hashed > size:
+                self._hashed = None
+        self._size = size
+
+    def sync(self) -> None:
+        """Make the bytes durable where they are in a file."""
+        if self._fd is not None:
+            os.fdatasync(self._fd)
+            if not self._name_is_durable:
+                self._owner.sync_names()
+                self._name_is_durable = True
+
+    def seal(self, name: bytes | None) -> Sealed:
+        """Make the bytes durable in their file, if there is one, and say what they are.
+
+        `name` is only asked for its ending. Writing may go on afterwards; then the seal is void.
+        """
+        self.sync()
+        self.changed = False
+        head = self.read(0, _EDGE_BYTES)
+        kind = self._decide_kind(head)
+        media_type = guess_media_type(kind, name, head)
+        if self._fd is None:
+            payload = bytes(self._memory)
+            digest = hashlib.sha256(payload).digest()
+            return Sealed(self._size, digest, kind, media_type, payload, None)
+        return Sealed(
+            self._size, self._digest_file(), kind, media_type, None, self._relative_path()
+        )
+
+    def close(self) -> None:
+        """Give up the descriptor; a staging file stays for whoever its row names."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def discard(self) -> None:
+        """Close, and remove the staging file."""
+        self.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+    def save(self, path: Path) -> None:
+        """Write the bytes to a new file, durably if the disk lets us. Raises `OSError`."""
+        if self._path is not None:
+            self.close()
+            self._path.rename(path)
+            self._path = None
+            return
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, bytes(self._memory))
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def _spill(self) -> int:
+        if self._fd is None:
+            self._path = self._owner.next_path()
+            self._fd = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+            if self._memory:
+                write_all(self._fd, self._memory)
+                if self._hashed is not None:
+                    self._hash.update(self._memory)
+                    self._hashed = len(self._memory)
+                self._memory = bytearray()
+        return self._fd
+
+    def _relative_path(self) -> str:
+        assert self._path is not None
+        return f"{self._owner.name}/{self._path.name}"
+
+    def _decide_kind(self, head: bytes) -> Kind:
+        tail = self.read(max(0, self._size - _EDGE_BYTES), _EDGE_BYTES)
+        if self._fd is None:
+            return decide_kind(self._memory)
+        if not may_be_document(self._size, head, tail):
+            return binary_kind(self._size)
+        # Mapped, so that a large document costs page cache and no memory of ours.
+        with mmap.mmap(self._fd, self._size, access=mmap.ACCESS_READ) as content:
+            with memoryview(content) as view:
+                return decide_kind(view)
+
+    def _digest_file(self) -> bytes:
+        assert self._fd is not None
+        if self._hashed != self._size:
+            if self._hashed is None:
+                self._hash, self._hashed = hashlib.sha256(), 0
+            while self._hashed < self._size:
+                step = min(_CHUNK_BYTES, self._size - self._hashed)
+                self._hash.update(self.read(self._hashed, step))
+                self._hashed += step
+        return self._hash.digest()
+

@@ -1,0 +1,324 @@
+"""The index: opening index.db, and the queries about versions and scopes.
+
+Nothing else in the process may open index.db, -wal or -shm: closing any descriptor of such a file
+drops all of SQLite's locks on it. No read transaction outlives a call: every query is fetched whole
+and is bounded by its `limit`.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from scopefs.errors import IndexBroken
+from scopefs.model.payload import Kind
+from scopefs.model.stamps import format_collected_at, format_stamp
+from scopefs.store.schema import APPLICATION_ID, migrate
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One row of data_files: an immutable version. Units as in scopefs.store.schema."""
+
+    id: int
+    path: str
+    scope: str
+    collected_us: int
+    created_at: str
+    size_bytes: int
+    kind: Kind
+    node: int | None
+    name: bytes | None
+    mtime_ns: int | None
+    payload_size: int
+    payload_sha256: bytes
+    media_type: str | None
+    deleted_seq: int | None
+
+    @property
+    def collected_at(self) -> str:
+        return format_collected_at(self.collected_us)
+
+    @property
+    def stamp(self) -> str:
+        return format_stamp(self.collected_us)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeCount:
+    """A scope with its number of versions and the bytes of their payloads."""
+
+    scope: str
+    versions: int
+    bytes: int
+    latest_us: int | None
+
+
+_COLUMNS = (
+    "id, path, scope, collected_us, created_at, size_bytes, kind, node, name, mtime_ns, "
+    "payload_size, payload_sha256, media_type, deleted_seq"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM data_files"
+
+
+def open_index(path: str, *, create: bool = False) -> apsw.Connection:
+    """Open a connection to index.db.
+
+    Never makes a file unless asked to: an absent or empty index is a broken one, not an empty one.
+    Raises `IndexBroken`.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    try:
+        db = apsw.Connection(path, flags=flags)
+        db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # The committer checkpoints, between its batches; closing a short command does not.
+        db.wal_autocheckpoint(0)
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if not create:
+            found = db.execute("PRAGMA application_id").fetchall()[0][0]
+            if found != APPLICATION_ID:
+                db.close()
+                raise IndexBroken(f"{path} is no index of scopefs (application id {found:#x})")
+    except apsw.Error as error:
+        raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
+    return db
+
+
+def initialize_database(path: str) -> apsw.Connection:
+    """Open an index, make or migrate its schema, switch it to WAL. Idempotent.
+
+    `:memory:` works, for tests. Raises `IndexBroken`, `NewerFormat`.
+    """
+    db = open_index(path, create=True)
+    try:
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        migrate(db)
+    except apsw.Error as error:
+        db.close()
+        raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_existing(path: str, vault_id: str) -> apsw.Connection:
+    """Open the index of the vault `vault_id` and migrate it if it is older than this program.
+
+    Raises `IndexBroken` if it is no index, or another vault's; `NewerFormat`.
+    """
+    db = open_index(path)
+    try:
+        migrate(db)
+        found = read_meta(db, "vault_id")
+    except apsw.Error as error:
+        db.close()
+        raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
+    except BaseException:
+        db.close()
+        raise
+    if found != vault_id:
+        db.close()
+        raise IndexBroken(f"{path} is the index of another vault ({found}, not {vault_id})")
+    return db
+
+
+class ReaderPool:
+    """Reading connections, as many as are in use at once. Usable from every thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: list[apsw.Connection] = []
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def connection(self) -> Iterator[apsw.Connection]:
+        """Lend a connection. SQLite's errors become `IndexBroken`."""
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = open_index(self._path)
+        try:
+            yield db
+        except apsw.Error as error:
+            db.close()
+            raise IndexBroken(f"index.db cannot be read: {error}") from error
+        with self._lock:
+            if not self._closed:
+                self._idle.append(db)
+                return
+        db.close()
+
+    def close(self) -> None:
+        """Close all idle connections, and each lent one when it comes back."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
+
+
+def insert_version(
+    db: apsw.Connection, path: str, scope: str, collected_us: int, size_bytes: int, *,
+    created_at: str, kind: Kind = Kind.DOCUMENT, node: int | None = None,
+    name: bytes | None = None, mtime_ns: int | None = None, payload_size: int = 0,
+    payload_sha256: bytes = b"", media_type: str | None = None,
+) -> Version:  # fmt: skip
+    """Insert one row of data_files. Raises `apsw.ConstraintError` if path or time is taken."""
+    rows = db.execute(
+        "INSERT INTO data_files(path, scope, collected_at, collected_us, created_at, size_bytes,"
+        " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type)"
+        f" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
+        (path, scope, format_collected_at(collected_us), collected_us, created_at, size_bytes,
+         int(kind), node, name, mtime_ns, payload_size, payload_sha256, media_type),
+    ).fetchall()  # fmt: skip
+    return _to_version(rows[0])
+
+
+def find_by_path(db: apsw.Connection, path: str) -> Version | None:
+    """The version whose envelope stands at `path`, relative to the vault."""
+    return _find(db, "WHERE path = ?", (path,))
+
+
+def find_by_id(db: apsw.Connection, version_id: int) -> Version | None:
+    """The version with that id, in the trash or not."""
+    return _find(db, "WHERE id = ?", (version_id,))
+
+
+def find_by_scope(
+    db: apsw.Connection, scope: str, limit: int = -1, offset: int = 0
+) -> list[Version]:
+    """The versions of a scope, newest first. A negative limit means all of them."""
+    rows = db.execute(
+        f"{_SELECT} WHERE scope = ? AND deleted_seq IS NULL"
+        " ORDER BY collected_us DESC LIMIT ? OFFSET ?",
+        (scope, limit, offset),
+    ).fetchall()
+    return [_to_version(row) for row in rows]
+
+
+def list_after(db: apsw.Connection, scope: str, after_us: int, limit: int) -> list[Version]:
+    """A page of a scope's versions, oldest first, strictly after a time."""
+    rows = db.execute(
+        f"{_SELECT} WHERE scope = ? AND collected_us > ? AND deleted_seq IS NULL"
+        " ORDER BY collected_us LIMIT ?",
+        (scope, after_us, limit),
+    ).fetchall()
+    return [_to_version(row) for row in rows]
+
+
+def list_before(db: apsw.Connection, before_id: int, limit: int) -> list[Version]:
+    """A page of the versions of all scopes, newest first by order of publication."""
+    rows = db.execute(
+        f"{_SELECT} WHERE id < ? AND deleted_seq IS NULL ORDER BY id DESC LIMIT ?",
+        (before_id, limit),
+    ).fetchall()
+    return [_to_version(row) for row in rows]
+
+
+def find_exact(db: apsw.Connection, scope: str, collected_us: int) -> Version | None:
+    """The version of a scope at exactly that time."""
+    return _find(
+        db, "WHERE scope = ? AND collected_us = ? AND deleted_seq IS NULL", (scope, collected_us)
+    )
+
+
+def find_latest_by_scope(db: apsw.Connection, scope: str) -> Version | None:
+    """The newest version of a scope."""
+    return _find(
+        db,
+        "WHERE scope = ? AND deleted_seq IS NULL ORDER BY collected_us DESC LIMIT 1",
+        (scope,),
+    )
+
+
+def find_at(db: apsw.Connection, scope: str, at_us: int) -> Version | None:
+    """The newest version of a scope at or before a time."""
+    return _find(
+        db,
+        "WHERE scope = ? AND collected_us <= ? AND deleted_seq IS NULL"
+        " ORDER BY collected_us DESC LIMIT 1",
+        (scope, at_us),
+    )
+
+
+def count_by_scope(db: apsw.Connection, scope: str) -> int:
+    """How many versions a scope has, counted. `list_scopes` knows without counting."""
+    return int(
+        db.execute(
+            "SELECT COUNT(*) FROM data_files WHERE scope = ? AND deleted_seq IS NULL", (scope,)
+        ).fetchall()[0][0]
+    )
+
+
+def delete_by_path(db: apsw.Connection, path: str) -> bool:
+    """Remove the row of the envelope at `path`; False if there was none."""
+    return bool(
+        db.execute("DELETE FROM data_files WHERE path = ? RETURNING id", (path,)).fetchall()
+    )
+
+
+def list_scopes(
+    db: apsw.Connection, limit: int = -1, offset: int = 0, *, prefix: str = ""
+) -> list[ScopeCount]:
+    """The scopes that have versions, by name, from their counters.
+
+    `prefix` is literal and ends at a segment: `instagram` means `instagram.*`, never
+    `instagram2.x`.
+    """
+    rows = db.execute(
+        "SELECT s.scope, s.versions, s.bytes, (SELECT MAX(d.collected_us) FROM data_files d"
+        "   WHERE d.scope = s.scope AND d.deleted_seq IS NULL)"
+        " FROM scopes s WHERE s.versions > 0"
+        "  AND (?1 = '' OR s.scope = ?1 OR (s.scope > ?1 || '.' AND s.scope < ?1 || '/'))"
+        " ORDER BY s.scope LIMIT ?2 OFFSET ?3",
+        (prefix, limit, offset),
+    ).fetchall()
+    return [ScopeCount(*row) for row in rows]
+
+
+def sum_scopes(db: apsw.Connection) -> tuple[int, int, int]:
+    """Over the whole vault: scopes with versions, versions, bytes of payload."""
+    row = db.execute(
+        "SELECT COUNT(*), COALESCE(SUM(versions), 0), COALESCE(SUM(bytes), 0)"
+        " FROM scopes WHERE versions > 0"
+    ).fetchall()[0]
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def read_meta(db: apsw.Connection, key: str) -> Any:
+    """A value of meta, or None."""
+    rows = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
+    return rows[0][0] if rows else None
+
+
+def write_meta(db: apsw.Connection, key: str, value: int | str) -> None:
+    """Set a value of meta."""
+    db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES(?, ?)", (key, value))
+
+
+def index_identity(path: Path) -> tuple[int, int]:
+    """Device and inode of index.db: whether it is still the file that was opened.
+
+    Raises `IndexBroken` if it is gone.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise IndexBroken(f"{path} is gone: {error.strerror}") from error
+    return found.st_dev, found.st_ino
+
+
+def _find(db: apsw.Connection, condition: str, values: tuple[Any, ...]) -> Version | None:
+    rows = db.execute(f"{_SELECT} {condition}", values).fetchall()
+    return _to_version(rows[0]) if rows else None
+
+
+def _to_version(row: tuple[Any, ...]) -> Version:
+    return Version(*row[:6], Kind(row[6]), *row[7:])

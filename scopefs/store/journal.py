@@ -1,0 +1,290 @@
+"""The journal: every change of the vault is a transaction of index.db, and goes through here.
+
+Group commit: whoever comes while a transaction is under way waits, and the next one carries all
+that have gathered, so that many closers share one sync of the disk. There is no committer thread:
+the first that comes does the work of all, so that a lone writer pays for no hand-over.
+
+Between processes `write.lock` (flock) is the gate before BEGIN IMMEDIATE: SQLite's own waiting lets
+one process starve the others.
+
+A commit whose sync failed is never tried again on the same connection: the kernel may have dropped
+the pages and say 0 the next time. Everyone in the batch gets the error, and a new connection is
+opened.
+
+Units: `_us` microseconds since the epoch. Raises `NoSpace`, `IndexBroken`, `Unavailable`.
+"""
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import apsw
+
+from scopefs.errors import IndexBroken, NoSpace, ScopefsError, Unavailable
+from scopefs.model.events import (
+    FIRST_HASH,
+    encode_detail,
+    encode_event_line,
+    hash_event_line,
+    next_at_us,
+)
+from scopefs.store.index import index_identity, open_index
+
+T = TypeVar("T")
+
+CHECKPOINT_PAGES = 4096
+"""WAL length above which settling checkpoints: 16 MiB of 4 KiB pages."""
+
+
+class Transaction:
+    """What a change sees of the transaction it runs in."""
+
+    def __init__(self, db: apsw.Connection, now_us: int) -> None:
+        self.db = db
+        self.now_us = now_us
+        self._head: tuple[int, int, bytes] | None = None
+
+    @property
+    def head(self) -> tuple[int, int, bytes]:
+        """Number, time and hash of the newest event."""
+        if self._head is None:
+            rows = self.db.execute(
+                "SELECT seq, at_us, hash FROM events ORDER BY seq DESC LIMIT 1"
+            ).fetchall()
+            self._head = rows[0] if rows else (0, 0, FIRST_HASH)
+        return self._head
+
+    @property
+    def next_seq(self) -> int:
+        """The number that the next event will have."""
+        return self.head[0] + 1
+
+    def record_event(
+        self, op: str, scope_node: int | None, members: dict[str, Any], collected_us: int = 0
+    ) -> int:
+        """Append an event and return its number."""
+        seq, last_at_us, last_hash = self.head
+        seq += 1
+        at_us = next_at_us(self.now_us, last_at_us, collected_us)
+        detail = encode_detail(op, members)
+        digest = hash_event_line(encode_event_line(seq, at_us, last_hash, detail))
+        self.db.execute(
+            "INSERT INTO events(seq, at_us, scope, detail, hash) VALUES(?,?,?,?,?)",
+            (seq, at_us, scope_node, detail, digest),
+        )
+        self._head = (seq, at_us, digest)
+        return seq
+
+    def restore_head(self, head: tuple[int, int, bytes] | None) -> None:
+        """Forget events that were rolled back."""
+        self._head = head
+
+    def peek_head(self) -> tuple[int, int, bytes] | None:
+        """The head as far as it is known already."""
+        return self._head
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What stands in place of a result."""
+
+    error: BaseException
+
+
+@dataclass(eq=False)
+class _Item(Generic[T]):
+    work: Callable[[Transaction], T]
+    durable: bool
+    done: bool = False
+    result: T | None = None
+    error: BaseException | None = None
+
+
+class Journal:
+    """The writing side of the index of one open vault. Usable from every thread."""
+
+    def __init__(
+        self, index_path: Path, gate_path: Path, clock_us: Callable[[], int]
+    ) -> None:
+        self._path = index_path
+        self._clock_us = clock_us
+        self._gate = os.open(gate_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._leader = threading.Lock()
+        self._queue_lock = threading.Lock()
+        self._queue: list[_Item[Any]] = []
+        self._db: apsw.Connection | None = None
+        self._identity = (0, 0)
+        self._synchronous = ""
+        self._wal_pages = 0
+        self._closed = False
+        self.unsynced = False
+        """Whether something was committed that no sync has covered yet."""
+        try:
+            self._connect()
+        except BaseException:
+            os.close(self._gate)
+            raise
+
+    def run(self, work: Callable[[Transaction], T], *, durable: bool) -> T:
+        """Run `work` in a transaction and return its result once that is committed.
+
+        `durable`: only return when the transaction, and so every one before it, is on the disk.
+        `work` may run in another thread, and may raise: then only its own part is rolled back.
+        """
+        result = self.run_all([work], durable=durable)[0]
+        if isinstance(result, Failure):
+            raise result.error
+        return result
+
+    def run_all(
+        self, works: Sequence[Callable[[Transaction], T]], *, durable: bool
+    ) -> list["T | Failure"]:
+        """Run several works in one transaction; each fails alone, as a `Failure` in its place."""
+        items = [_Item(work, durable) for work in works]
+        with self._queue_lock:
+            self._queue.extend(items)
+        with self._leader:
+            if not all(item.done for item in items):
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        return [
+            Failure(item.error) if item.error is not None else cast(T, item.result)
+            for item in items
+        ]
+
+    def sync(self) -> None:
+        """Make everything that was committed before durable; nothing to do, nothing done."""
+        if self.unsynced:
+            # Something must be written, or there is nothing for SQLite to sync.
+            self.run(_touch, durable=True)
+
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Copy the WAL into index.db if it has grown, or (`truncate`) empty it as far as possible.
+
+        By the writing connection, between its transactions: another one would chase the writer
+        and the WAL would never be reset.
+        """
+        with self._leader:
+            if self._db is None or not (truncate or self._wal_pages > CHECKPOINT_PAGES):
+                return
+            mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+            try:
+                # A connection that has not read yet checkpoints nothing, silently.
+                self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchall()
+                self._db.wal_checkpoint(mode=mode)
+            except apsw.BusyError:
+                return
+            except apsw.Error as error:
+                self._disconnect()
+                raise to_scopefs_error(error) from error
+            self._wal_pages = 0
+
+    def close(self) -> None:
+        """Close the connection. What was committed stays committed."""
+        with self._leader:
+            if not self._closed:
+                self._closed = True
+                self._disconnect()
+                os.close(self._gate)
+
+    def _connect(self) -> apsw.Connection:
+        if self._closed:
+            raise Unavailable("the vault is closed")
+        self._identity = index_identity(self._path)
+        db = open_index(str(self._path))
+        db.set_wal_hook(self._note_wal)
+        self._synchronous = ""
+        self._db = db
+        return db
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            self._db.close(True)
+            self._db = None
+
+    def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _commit(self, batch: list[_Item[Any]]) -> None:
+        # Stands unless the commit is seen to succeed, whatever interrupts it.
+        failure: BaseException | None = Unavailable("the commit was interrupted")
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        try:
+            self._commit_locked(batch)
+            failure = None
+        except apsw.Error as error:
+            failure = to_scopefs_error(error)
+            failure.__cause__ = error
+        except (ScopefsError, OSError) as error:
+            failure = error
+        finally:
+            if failure is not None:
+                self._disconnect()
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+            for item in batch:
+                item.error = item.error or failure
+                item.done = True
+
+    def _commit_locked(self, batch: list[_Item[Any]]) -> None:
+        db = self._db or self._connect()
+        if index_identity(self._path) != self._identity:
+            # Somebody put another file there: what is committed to the old one is lost.
+            raise IndexBroken(f"{self._path} was replaced while it was in use")
+        durable = any(item.durable for item in batch)
+        wanted = "FULL" if durable else "NORMAL"
+        if self._synchronous != wanted:
+            db.execute(f"PRAGMA synchronous = {wanted}").fetchall()
+            self._synchronous = wanted
+        db.execute("BEGIN IMMEDIATE")
+        transaction = Transaction(db, self._clock_us())
+        for item in batch:
+            self._run_item(db, transaction, item)
+        db.execute("COMMIT")
+        self.unsynced = not durable
+
+    def _run_item(self, db: apsw.Connection, transaction: Transaction, item: _Item[Any]) -> None:
+        """Run one item; if it fails, alone."""
+        head = transaction.peek_head()
+        db.execute("SAVEPOINT item")
+        try:
+            item.result = item.work(transaction)
+        except Exception as error:
+            if not db.in_transaction:
+                # SQLite gave up the whole transaction (a full disk does that).
+                raise
+            db.execute("ROLLBACK TO item")
+            transaction.restore_head(head)
+            item.error = to_scopefs_error(error) if isinstance(error, apsw.Error) else error
+        db.execute("RELEASE item")
+
+
+def to_scopefs_error(error: apsw.Error) -> ScopefsError:
+    """Sort SQLite's errors into ours. Total: what is not known is `Unavailable`."""
+    if isinstance(error, apsw.FullError):
+        return NoSpace("the disk under the vault is full")
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.CantOpenError):
+        return IndexBroken(f"index.db cannot be read: {error}")
+    if isinstance(error, apsw.ReadOnlyError):
+        return Unavailable(f"index.db cannot be written: {error}")
+    return Unavailable(f"index.db failed: {error}")
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether an error says that the disk or the quota is full."""
+    return isinstance(error, NoSpace) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    )
+
+
+def _touch(transaction: Transaction) -> None:
+    transaction.db.execute(
+        "INSERT OR REPLACE INTO meta(key, value) VALUES('durable_seq', ?)",
+        (transaction.head[0],),
+    )

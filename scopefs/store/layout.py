@@ -1,0 +1,193 @@
+"""Where things stand in a vault, and how a vault begins.
+
+::
+
+    vault.json                 format, id, time of creation; immutable
+    data/  blobs/  events/     what is settled
+    index.db                   the journal and index
+    staging/<owner>/           writes under way
+    partial/  trash/  logs/    interrupted writes; deleted versions; refusals and accesses
+    *.lock                     see docs/concurrency in docs/tour.md
+
+Everything internal lies outside data/, so no scope can collide with it. Directories 0700, files
+0600. Raises `NotAVault`, `NewerFormat`, `Unavailable`.
+"""
+
+import fcntl
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from scopefs.errors import IndexBroken, NewerFormat, NotAVault, Unavailable
+from scopefs.model.stamps import format_collected_at
+from scopefs.store.atomic import make_directories, sync_directory, write_file
+from scopefs.store.index import initialize_database, write_meta
+
+FORMAT = 1
+
+_DIRECTORIES = ("data", "blobs", "events", "staging", "partial", "trash", "logs")
+
+
+class VaultFile(msgspec.Struct, rename="camel"):
+    """vault.json."""
+
+    format: int
+    id: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one vault."""
+
+    root: Path
+
+    @property
+    def vault_json(self) -> Path:
+        return self.root / "vault.json"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index.db"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    @property
+    def partial(self) -> Path:
+        return self.root / "partial"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def lock(self, name: str) -> Path:
+        """The lock file `<name>.lock`: vault, write, settle or mount."""
+        return self.root / f"{name}.lock"
+
+    def blob(self, sha256: bytes) -> Path:
+        """Where the blob with that hash stands."""
+        text = sha256.hex()
+        return self.blobs / text[:2] / text
+
+
+def create_vault(root: Path, now_us: int) -> Layout:
+    """Make a vault in a missing or empty directory, or finish one whose making was cut short.
+
+    Returns at once if there is a vault already. Raises `NotAVault` if the directory holds
+    something else, `Unavailable` if it cannot be written.
+    """
+    layout = Layout(root)
+    if layout.vault_json.exists() and layout.index.exists():
+        return layout
+    try:
+        make_directories(root)
+        _refuse_foreign_directory(layout)
+        lock = os.open(layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _create_locked(layout, now_us)
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise Unavailable(f"{root}: a vault cannot be made here: {error.strerror}") from error
+    return layout
+
+
+def _create_locked(layout: Layout, now_us: int) -> None:
+    for name in _DIRECTORIES:
+        (layout.root / name).mkdir(mode=0o700, exist_ok=True)
+    if not layout.vault_json.exists():
+        content = VaultFile(FORMAT, str(uuid.uuid4()), format_collected_at(now_us))
+        write_file(layout.vault_json, msgspec.json.encode(content) + b"\n")
+    if not layout.index.exists():
+        if any(any(os.scandir(path)) for path in (layout.data, layout.blobs, layout.events)):
+            check_index_present(layout)
+        # Under another name first: an index.db is complete, or not there.
+        temporary = layout.root / "index.db.new"
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+        db = initialize_database(str(temporary))
+        with db:
+            write_meta(db, "vault_id", load_vault_file(layout).id)
+        db.wal_checkpoint(mode=3)
+        db.close()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+        temporary.chmod(0o600)
+        temporary.rename(layout.index)
+    sync_directory(layout.root)
+
+
+def load_vault_file(layout: Layout) -> VaultFile:
+    """Read vault.json. Raises `NotAVault`, `NewerFormat`."""
+    try:
+        content = layout.vault_json.read_bytes()
+    except FileNotFoundError as error:
+        _refuse_foreign_directory(layout)
+        raise NotAVault(
+            f"{layout.root} is no vault: it has no vault.json; `scopefs mount --vault "
+            f"{layout.root}` makes one in a missing or empty directory"
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"{layout.vault_json} cannot be read: {error.strerror}") from error
+    try:
+        found = msgspec.json.decode(content, type=VaultFile)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotAVault(f"{layout.vault_json} is no description of a vault: {error}") from error
+    if found.format > FORMAT:
+        raise NewerFormat(
+            f"{layout.root} has format {found.format}; this scopefs knows {FORMAT}: "
+            "install a newer scopefs"
+        )
+    if found.format < 1:
+        raise NotAVault(f"{layout.vault_json} names format {found.format}, which never was")
+    return found
+
+
+def check_index_present(layout: Layout) -> None:
+    """Refuse a vault whose index is missing. Raises `IndexBroken`."""
+    if not layout.index.exists():
+        raise IndexBroken(
+            f"{layout.index} is missing; the versions in {layout.data} are untouched: "
+            "restore the file from a backup"
+        )
+
+
+def _refuse_foreign_directory(layout: Layout) -> None:
+    """Refuse a directory that holds something, but no vault.json."""
+    root = layout.root
+    if root.exists() and not root.is_dir():
+        raise NotAVault(f"{root} is no directory")
+    if not root.exists() or layout.vault_json.exists():
+        return
+    found = {entry.name for entry in os.scandir(root)}
+    if {"data", "index.db"} <= found:
+        raise NotAVault(
+            f"{root} looks like the data of a personal server (data/ and index.db without "
+            "vault.json), not like a vault; make a new vault in an empty directory"
+        )
+    # What a cut creation leaves is ours.
+    foreign = sorted(found - {*_DIRECTORIES, "vault.lock"})
+    foreign = [name for name in foreign if not name.startswith(".vault.json.")]
+    if foreign:
+        raise NotAVault(
+            f"{root} is no vault: it holds {foreign[0]!r} and no vault.json; name a missing or "
+            "empty directory"
+        )

@@ -1,0 +1,99 @@
+"""Owners: a process that has the vault open for writing owns one directory in staging/.
+
+Its lock (`staging/<owner>/lock`, flock) is held until the process ends, however it ends, so whoever
+can take it knows that the owner is dead. The directory is made under a temporary name and renamed
+once the lock is held: no other process ever sees a living owner unlocked.
+"""
+
+import fcntl
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from scopefs.store.atomic import sync_directory
+
+_LOCK = "lock"
+
+
+class Owner:
+    """This process's directory in staging/."""
+
+    def __init__(self, staging: Path) -> None:
+        self.name = uuid.uuid4().hex
+        self.directory = staging / self.name
+        making = staging / f"{self.name}.new"
+        making.mkdir(mode=0o700)
+        self._lock = _open_lock(making / _LOCK, create=True)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        making.rename(self.directory)
+        self._numbers = itertools.count(1)
+        self._is_durable = False
+
+    def next_path(self) -> Path:
+        """A path for a new staging file."""
+        return self.directory / str(next(self._numbers))
+
+    def sync_names(self) -> None:
+        """Make the names of this owner's files durable, the directory's own name included."""
+        if not self._is_durable:
+            sync_directory(self.directory.parent)
+            self._is_durable = True
+        sync_directory(self.directory)
+
+    def close(self) -> None:
+        """Give up the lock; the directory goes if nothing is left in it."""
+        remove_if_empty(self.directory)
+        os.close(self._lock)
+
+
+def iterate_dead_owners(staging: Path) -> Iterator[Path]:
+    """The directories of owners that are dead, each locked while it is being looked at."""
+    try:
+        names = sorted(os.listdir(staging))
+    except FileNotFoundError:
+        return
+    for name in names:
+        directory = staging / name
+        try:
+            lock = _open_lock(directory / _LOCK, create=False)
+        except (FileNotFoundError, NotADirectoryError):
+            # Cut between mkdir and the lock: nothing was ever written here.
+            if name.endswith(".new"):
+                remove_if_empty(directory)
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        try:
+            yield directory
+        finally:
+            os.close(lock)
+
+
+def list_files(directory: Path) -> list[str]:
+    """The staging files in an owner's directory."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name != _LOCK)
+    except FileNotFoundError:
+        return []
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove an owner's directory unless it still holds staging files."""
+    if list_files(directory):
+        return
+    (directory / _LOCK).unlink(missing_ok=True)
+    try:
+        directory.rmdir()
+    except OSError:
+        # Someone else was faster, or a file came meanwhile: the next open looks again.
+        return
+
+
+def _open_lock(path: Path, *, create: bool) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    return os.open(path, flags, 0o600)

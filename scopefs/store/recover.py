@@ -1,0 +1,142 @@
+"""Recovery at open: finish or withdraw what dead processes left under way.
+
+Looks at the staging directories of dead owners and at their rows, and at nothing else: the time
+depends on the unfinished work alone. May run in several processes at once; each dead owner is
+locked by whoever looks after it. What is found, and what becomes of it:
+
+- a closed write: published, with the time of the recovery
+- a draft (fsync, never closed): to partial/
+- a published version: nothing, the next settle places it
+- a file without a row: removed; nobody was told that it is safe
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from scopefs.errors import ScopefsError
+from scopefs.model.payload import Kind
+from scopefs.store import tree
+from scopefs.store.changes import (
+    Sealed,
+    StagedState,
+    Write,
+    apply_publish,
+    apply_show_empty,
+    drop_staged,
+)
+from scopefs.store.index import ReaderPool
+from scopefs.store.journal import Journal, Transaction
+from scopefs.store.layout import Layout
+from scopefs.store.owners import iterate_dead_owners, list_files, remove_if_empty
+from scopefs.store.partial import save_staged
+from scopefs.store.settle import hash_file
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery did."""
+
+    published: int = 0
+    partial: int = 0
+    removed: int = 0
+
+
+def recover(layout: Layout, journal: Journal, readers: ReaderPool, now_us: int) -> Recovered:
+    """Look after every dead owner. Raises `OSError`, `IndexBroken`."""
+    result = Recovered()
+    for directory in iterate_dead_owners(layout.staging):
+        with readers.connection() as db:
+            rows = _load_rows(db, directory.name)
+        for state, write in rows:
+            _recover_write(layout, journal, readers, state, write, now_us, result)
+        _remove_orphans(directory, readers, result)
+        remove_if_empty(directory)
+    if result.published or result.partial or result.removed:
+        _LOG.warning(
+            "recovered from an unclean end: %d write(s) published, %d kept in partial/, "
+            "%d unfinished file(s) removed", result.published, result.partial, result.removed,
+        )  # fmt: skip
+    return result
+
+
+def _recover_write(
+    layout: Layout, journal: Journal, readers: ReaderPool, state: StagedState, write: Write,
+    now_us: int, result: Recovered,
+) -> None:  # fmt: skip
+    reason = "never closed"
+    if state is StagedState.CLOSED:
+        try:
+            if _is_whole(layout.staging, write.sealed):
+                journal.run(lambda transaction: _finish(transaction, write), durable=True)
+                result.published += 1
+                return
+            reason = "written to after it was closed"
+        except ScopefsError as error:
+            reason = f"could not be published: {error}"
+    with readers.connection() as db:
+        scope = tree.scope_text(db, write.scope_node)
+    try:
+        save_staged(
+            layout, write.sealed.payload, write.sealed.file,
+            now_us=now_us, reason=reason, scope=scope, name=write.name,
+        )  # fmt: skip
+    except FileNotFoundError:
+        _LOG.error("the staging file %s of a write is missing", write.sealed.file)
+    journal.run(lambda transaction: drop_staged(transaction, write), durable=True)
+    result.partial += 1
+
+
+def _finish(transaction: Transaction, write: Write) -> None:
+    if write.sealed.size:
+        apply_publish(transaction, write)
+    else:
+        apply_show_empty(transaction, write)
+
+
+def _is_whole(staging: Path, sealed: Sealed) -> bool:
+    """Whether the staged bytes are those that were there when the write was closed."""
+    if sealed.file is None:
+        return sealed.payload is not None
+    try:
+        return hash_file(staging / sealed.file) == sealed.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _remove_orphans(directory: Path, readers: ReaderPool, result: Recovered) -> None:
+    with readers.connection() as db:
+        known = {
+            os.path.basename(row[0])
+            for row in db.execute(
+                "SELECT file FROM staged WHERE owner = ? AND file IS NOT NULL", (directory.name,)
+            )
+        }
+    for name in list_files(directory):
+        if name not in known:
+            (directory / name).unlink(missing_ok=True)
+            result.removed += 1
+
+
+def _load_rows(db: apsw.Connection, owner: str) -> list[tuple[StagedState, Write]]:
+    """The unpublished rows of an owner, oldest first."""
+    rows = db.execute(
+        "SELECT sid, state, node, scope, parent, name, mode, mtime_ns, size, sha256, kind,"
+        " media_type, payload, file FROM staged WHERE owner = ? AND state < ? ORDER BY sid",
+        (owner, int(StagedState.PUBLISHED)),
+    ).fetchall()
+    return [
+        (
+            StagedState(row[1]),
+            Write(
+                owner, row[3], row[2], row[4], row[5], row[6], row[7],
+                Sealed(row[8], row[9], Kind(row[10]), row[11], row[12], row[13]), sid=row[0],
+            ),
+        )
+        for row in rows
+    ]  # fmt: skip

@@ -1,0 +1,347 @@
+"""Settling: placing the envelopes and blobs of published versions, and the lines of their events.
+
+Rows first, files later: a version is published by its row; what is placed here could be placed
+again from the staged row at any time. Steps, each durable before the next is taken:
+
+S1  a FULL commit: the rows that are to be placed are chosen, frozen, and on the disk
+S2  envelopes are written under temporary names in staging/; blobs are linked into blobs/
+S3  syncfs: contents before names
+S4  envelopes are linked into data/; pending moves to the trash are made
+S5  event lines are appended; syncfs: names and lines
+S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes)
+S7  staging files are removed, the WAL is checkpointed if it has grown
+
+Only the holder of `settle.lock` makes, moves or removes files in data/, blobs/, trash/ and events/.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from scopefs.errors import PayloadMissing
+from scopefs.model.envelope import encode_frame, encode_stored
+from scopefs.model.events import FIRST_HASH, encode_event_line
+from scopefs.model.payload import Kind
+from scopefs.model.stamps import format_collected_at
+from scopefs.store.atomic import (
+    copy_range,
+    make_directories,
+    same_content,
+    sync_file_system,
+    write_all,
+)
+from scopefs.store.changes import StagedState, apply_freeze
+from scopefs.store.index import ReaderPool, Version, find_by_id, read_meta, write_meta
+from scopefs.store.journal import Journal, Transaction
+from scopefs.store.layout import Layout
+from scopefs.store.owners import iterate_dead_owners, remove_if_empty
+from scopefs.store.payloads import file_facts
+
+BATCH_ROWS = 2000
+_EVENT_PAGE = 5000
+_CHUNK_BYTES = 1 << 16
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """One staged version on its way to data/."""
+
+    sid: int
+    file: str | None
+    version: Version
+    temporary: Path
+    size_bytes: int
+
+
+class Settler:
+    """Places what this vault has published. One call at a time in the process."""
+
+    def __init__(self, layout: Layout, journal: Journal, readers: ReaderPool) -> None:
+        self._layout = layout
+        self._journal = journal
+        self._readers = readers
+        self._lock = os.open(
+            layout.lock("settle"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+
+    def close(self) -> None:
+        """Close the lock file."""
+        os.close(self._lock)
+
+    def settle(self, older_than_us: int, *, wait: bool = False) -> bool:
+        """Place all versions published up to that time. True if nothing of them is left.
+
+        If another process is settling: `wait` for it, or leave it to that one. Raises `OSError`,
+        `NoSpace`, `IndexBroken`; then everything is where it was, and the next call repeats it.
+        """
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        try:
+            while self._settle_batch(older_than_us):
+                pass
+            return True
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _settle_batch(self, older_than_us: int) -> bool:
+        """Settle up to `BATCH_ROWS`; True if there may be more."""
+        with self._readers.connection() as db:
+            if not _has_work(db, older_than_us):
+                return False
+            rows, last_seq = self._journal.run(
+                lambda transaction: (
+                    apply_freeze(transaction, older_than_us, BATCH_ROWS),
+                    transaction.head[0],
+                ),
+                durable=True,
+            )
+            moves = db.execute("SELECT id, source, target FROM moves").fetchall()
+            placements = [found for row in rows if (found := self._try_prepare(db, *row))]
+            root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if placements:
+                    sync_file_system(root)
+                for placement in placements:
+                    self._place(placement)
+                for _, source, target in moves:
+                    self._move(source, target)
+                self._append_events(db, int(read_meta(db, "settled_seq") or 0), last_seq)
+                sync_file_system(root)
+            finally:
+                os.close(root)
+        done = [move[0] for move in moves]
+        self._journal.run(
+            lambda transaction: _drop(transaction, placements, done, last_seq), durable=False
+        )
+        self._sweep(placements)
+        self._journal.checkpoint()
+        return len(rows) == BATCH_ROWS and bool(placements)
+
+    def _sweep(self, placements: list[_Placement]) -> None:
+        """Remove staging files that are not needed any more, and what dead owners left."""
+        files = [placement.file for placement in placements if placement.file is not None]
+        for file in files:
+            (self._layout.staging / file).unlink(missing_ok=True)
+        if files:
+            for directory in iterate_dead_owners(self._layout.staging):
+                remove_if_empty(directory)
+
+    def _try_prepare(
+        self, db: apsw.Connection, sid: int, version_id: int, file: str | None
+    ) -> _Placement | None:
+        """Prepare one version; one that is damaged stays staged and does not stop the others."""
+        try:
+            return self._prepare(db, sid, version_id, file)
+        except (PayloadMissing, FileNotFoundError) as error:
+            _LOG.error("version %d cannot be settled: %s", version_id, error)
+            return None
+
+    def _prepare(
+        self, db: apsw.Connection, sid: int, version_id: int, file: str | None
+    ) -> _Placement:
+        """Write the envelope under a temporary name, and put the blob in its place."""
+        version = find_by_id(db, version_id)
+        if version is None:
+            raise PayloadMissing(f"staged row {sid} names version {version_id}, which is not there")
+        if version.kind is Kind.BLOB:
+            self._place_blob(version, db, sid, file)
+        temporary = self._layout.staging / f"settle.{sid}.tmp"
+        head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, head)
+            size = len(head)
+            if version.kind is Kind.DOCUMENT and file is not None:
+                self._copy_payload(file, fd, len(head), version)
+                size += version.payload_size
+                os.lseek(fd, size, os.SEEK_SET)
+            elif version.kind is not Kind.BLOB:
+                stored = encode_stored(version.kind, self._read_staged(db, sid, file))
+                write_all(fd, stored)
+                size += len(stored)
+            write_all(fd, tail)
+        finally:
+            os.close(fd)
+        return _Placement(sid, file, version, temporary, size + len(tail))
+
+    def _read_staged(self, db: apsw.Connection, sid: int, file: str | None) -> bytes:
+        if file is not None:
+            return (self._layout.staging / file).read_bytes()
+        return bytes(db.execute("SELECT payload FROM staged WHERE sid = ?", (sid,)).fetchall()[0][0])
+
+    def _copy_payload(self, file: str, target: int, offset: int, version: Version) -> None:
+        path = self._layout.staging / file
+        if hash_file(path) != version.payload_sha256:
+            raise PayloadMissing(f"{path} does not have the hash that was recorded for it")
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            copy_range(source, target, version.payload_size, offset)
+        finally:
+            os.close(source)
+
+    def _place_blob(
+        self, version: Version, db: apsw.Connection, sid: int, file: str | None
+    ) -> None:
+        """Link the staging file to its hash. One that is there already is checked, and healed."""
+        path = self._layout.blob(version.payload_sha256)
+        make_directories(path.parent)
+        if path.exists() and hash_file(path) == version.payload_sha256:
+            return
+        temporary = self._layout.staging / f"settle.{sid}.blob.tmp"
+        temporary.unlink(missing_ok=True)
+        if file is not None:
+            os.link(self._layout.staging / file, temporary)
+        else:
+            # A blob small enough for the row.
+            temporary.write_bytes(self._read_staged(db, sid, file))
+            temporary.chmod(0o600)
+        if hash_file(temporary) != version.payload_sha256:
+            temporary.unlink()
+            raise PayloadMissing(
+                f"{self._layout.staging / str(file)} does not have the hash that was recorded for "
+                f"{version.scope} {version.stamp}"
+            )
+        # Contents before names, as for envelopes.
+        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        temporary.rename(path)
+
+    def _place(self, placement: _Placement) -> None:
+        """Link the envelope to its name. What an earlier, cut settle left there is replaced."""
+        path = self._layout.root / placement.version.path
+        make_directories(path.parent)
+        try:
+            os.link(placement.temporary, path)
+        except FileExistsError:
+            # The row is not settled, so whatever stands there is the torn rest of a cut settle.
+            if not same_content(path, placement.temporary.read_bytes()):
+                placement.temporary.rename(path)
+                return
+        placement.temporary.unlink()
+
+    def _move(self, source: str, target: str) -> None:
+        """Make a pending move; one that was made already is done."""
+        old, new = self._layout.root / source, self._layout.root / target
+        make_directories(new.parent)
+        try:
+            old.rename(new)
+        except FileNotFoundError:
+            if not new.exists():
+                raise PayloadMissing(f"{old} is to be moved to {new}, and is at neither") from None
+
+    def _append_events(self, db: apsw.Connection, settled_seq: int, last_seq: int) -> None:
+        """Append the lines after `settled_seq`; what a cut append left behind it is cut off."""
+        previous = FIRST_HASH
+        if settled_seq:
+            previous = db.execute(
+                "SELECT hash FROM events WHERE seq = ?", (settled_seq,)
+            ).fetchall()[0][0]
+        seq = settled_seq
+        while seq < last_seq:
+            rows = db.execute(
+                "SELECT seq, at_us, detail, hash FROM events WHERE seq > ? AND seq <= ?"
+                " ORDER BY seq LIMIT ?",
+                (seq, last_seq, _EVENT_PAGE),
+            ).fetchall()
+            days: dict[str, list[bytes]] = {}
+            for row_seq, at_us, detail, digest in rows:
+                line = encode_event_line(row_seq, at_us, previous, detail)
+                days.setdefault(format_collected_at(at_us)[:10], []).append(line)
+                previous, seq = digest, row_seq
+            for day, lines in days.items():
+                append_lines(self._layout.events / f"{day}.jsonl", lines)
+
+
+def append_lines(path: Path, lines: list[bytes]) -> None:
+    """Append event lines, unless an earlier append that was cut short has put them there already.
+
+    A torn last line is cut off first.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        end = _cut_back(fd, _seq_of(lines[0]))
+        os.lseek(fd, end, os.SEEK_SET)
+        write_all(fd, b"".join(line + b"\n" for line in lines))
+    finally:
+        os.close(fd)
+
+
+def _cut_back(fd: int, first_seq: int) -> int:
+    """Cut off whatever stands behind the last whole line with a number below `first_seq`."""
+    end = os.fstat(fd).st_size
+    keep = end
+    tail = b""
+    while end > 0:
+        start = max(0, end - _CHUNK_BYTES)
+        tail = os.pread(fd, end - start, start) + tail
+        end = start
+        cut = _find_cut(tail, first_seq, is_start=start == 0)
+        if cut is not None:
+            keep = start + cut
+            break
+    os.ftruncate(fd, keep)
+    return keep
+
+
+def _find_cut(tail: bytes, first_seq: int, *, is_start: bool) -> int | None:
+    """Offset in `tail` behind its last line below `first_seq`; None if more must be read."""
+    end = tail.rfind(b"\n") + 1
+    while end > 0:
+        start = tail.rfind(b"\n", 0, end - 1) + 1
+        if start == 0 and not is_start:
+            return None
+        if _seq_of(tail[start:end]) < first_seq:
+            return end
+        end = start
+    return 0 if is_start else None
+
+
+def _seq_of(line: bytes) -> int:
+    """The number in an event line, which every line begins with; torn lines sort last."""
+    digits = line.removeprefix(b'{"seq":').partition(b",")[0]
+    return int(digits) if digits.isdigit() else sys.maxsize
+
+
+def _has_work(db: apsw.Connection, older_than_us: int) -> bool:
+    return bool(
+        db.execute(
+            "SELECT EXISTS(SELECT 1 FROM staged WHERE state >= ? AND at_us <= ?)"
+            " OR EXISTS(SELECT 1 FROM moves)"
+            " OR (SELECT COALESCE(MAX(seq), 0) FROM events)"
+            "  > (SELECT value FROM meta WHERE key = 'settled_seq')",
+            (int(StagedState.PUBLISHED), older_than_us),
+        ).fetchall()[0][0]
+    )
+
+
+def hash_file(path: Path) -> bytes:
+    """SHA-256 of a file. Raises `FileNotFoundError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _drop(
+    transaction: Transaction, placements: list[_Placement], moves: list[int], last_seq: int
+) -> None:
+    db = transaction.db
+    for placement in placements:
+        db.execute("DELETE FROM staged WHERE sid = ?", (placement.sid,))
+        db.execute(
+            "UPDATE data_files SET size_bytes = ? WHERE id = ?",
+            (placement.size_bytes, placement.version.id),
+        )
+    for move in moves:
+        db.execute("DELETE FROM moves WHERE id = ?", (move,))
+    write_meta(db, "settled_seq", last_seq)

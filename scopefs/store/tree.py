@@ -1,0 +1,250 @@
+"""The tree that the mount shows, read from the index: names, nodes and what they show now.
+
+Every call is one or two point reads or one keyset page, however large the vault is.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from scopefs.model.naming import ROOT_PLACE, NodeKind, Place
+from scopefs.model.scope import parse_scope
+
+ROOT_NODE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A node and what it shows now. Times in nanoseconds, sizes in bytes."""
+
+    node: int
+    kind: NodeKind
+    scope_node: int | None
+    mode: int
+    mtime_ns: int
+    ctime_ns: int
+    size: int
+    version: int | None
+    target: bytes | None
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """A live name in a directory, with its node. `slot` is its place in every listing."""
+
+    slot: int
+    name: bytes
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class PastName:
+    """A name that a directory has, or has had: its slot, and the id, kind and node of the first
+    entry that bore it.
+    """
+
+    slot: int
+    id: int
+    name: bytes
+    kind: NodeKind
+    node: int
+
+
+_ENTRY = (
+    "k.id, k.kind, k.scope, s.mode, s.mtime_ns,"
+    " COALESCE((SELECT e.at_us FROM events e WHERE e.seq = s.from_seq), 0) * 1000,"
+    " COALESCE(d.payload_size, LENGTH(s.target), 0), s.version, s.target,"
+    " (SELECT COUNT(*) FROM names l WHERE l.node = k.id AND l.until_seq IS NULL)"
+)
+_SHOWN = (
+    " JOIN shown s ON s.node = k.id AND s.from_seq ="
+    " (SELECT MAX(from_seq) FROM shown WHERE node = k.id)"
+    " LEFT JOIN data_files d ON d.id = s.version"
+)
+_HISTORY = (
+    "WITH RECURSIVE chain(id, node, from_seq, until_seq) AS ("
+    "  SELECT id, node, from_seq, until_seq FROM names WHERE parent = ?1 AND name = ?2"
+    "  UNION SELECT o.id, o.node, o.from_seq, o.until_seq"
+    "  FROM chain c JOIN names n ON n.id = c.id JOIN names o ON o.id = n.came_from"
+    "  UNION SELECT o.id, o.node, o.from_seq, o.until_seq"
+    "  FROM chain c JOIN names n ON n.id = c.id JOIN names o"
+    "   ON o.parent = n.parent AND o.name = n.name AND o.until_seq = n.from_seq)"
+)
+_HISTORY_VERSIONS = (
+    "FROM chain c JOIN shown s ON s.node = c.node AND s.version IS NOT NULL"
+    "  AND s.from_seq >= c.from_seq AND (c.until_seq IS NULL OR s.from_seq < c.until_seq)"
+    " JOIN data_files d ON d.id = s.version WHERE d.deleted_seq IS NULL"
+)
+_PAST = (
+    # MIN takes the other columns from its own row.
+    "SELECT n.slot, MIN(n.id), n.name, k.kind, n.node FROM names n JOIN nodes k ON k.id = n.node"
+)
+
+
+def find_node(db: apsw.Connection, node: int) -> Entry | None:
+    """What a node shows now, whether or not a name still leads to it."""
+    rows = db.execute(f"SELECT {_ENTRY} FROM nodes k {_SHOWN} WHERE k.id = ?", (node,)).fetchall()
+    return _to_entry(rows[0]) if rows else None
+
+
+def find_child(db: apsw.Connection, parent: int, name: bytes) -> Entry | None:
+    """The entry that `name` leads to in the directory `parent` now."""
+    rows = db.execute(
+        f"SELECT {_ENTRY} FROM names n JOIN nodes k ON k.id = n.node {_SHOWN}"
+        " WHERE n.parent = ? AND n.name = ? AND n.until_seq IS NULL",
+        (parent, name),
+    ).fetchall()
+    return _to_entry(rows[0]) if rows else None
+
+
+def list_children(
+    db: apsw.Connection, parent: int, after_slot: int, limit: int
+) -> list[DirectoryEntry]:
+    """A page of a directory's live names, by slot."""
+    rows = db.execute(
+        f"SELECT n.slot, n.name, {_ENTRY} FROM names n JOIN nodes k ON k.id = n.node {_SHOWN}"
+        " WHERE n.parent = ? AND n.until_seq IS NULL AND n.slot > ? ORDER BY n.slot LIMIT ?",
+        (parent, after_slot, limit),
+    ).fetchall()
+    return [DirectoryEntry(row[0], row[1], _to_entry(row[2:])) for row in rows]
+
+
+def has_children(db: apsw.Connection, parent: int) -> bool:
+    """Whether a directory has a live name."""
+    return bool(
+        db.execute(
+            "SELECT 1 FROM names WHERE parent = ? AND until_seq IS NULL LIMIT 1", (parent,)
+        ).fetchall()
+    )
+
+
+def list_past_names(
+    db: apsw.Connection, parent: int, after_slot: int, limit: int
+) -> list[PastName]:
+    """A page of all names that ever stood in a directory, each once, by slot."""
+    rows = db.execute(
+        f"{_PAST} WHERE n.parent = ? AND n.slot > ? GROUP BY n.slot ORDER BY n.slot LIMIT ?",
+        (parent, after_slot, limit),
+    ).fetchall()
+    return [_to_past_name(row) for row in rows]
+
+
+def find_past_name(db: apsw.Connection, parent: int, name: bytes) -> PastName | None:
+    """A name that a directory has, or has had."""
+    rows = db.execute(
+        f"{_PAST} WHERE n.parent = ? AND n.name = ? GROUP BY n.slot", (parent, name)
+    ).fetchall()
+    return _to_past_name(rows[0]) if rows else None
+
+
+def find_name_row(db: apsw.Connection, name_id: int) -> tuple[int, bytes, int] | None:
+    """Parent, name and node of an entry that stood or stands."""
+    rows = db.execute("SELECT parent, name, node FROM names WHERE id = ?", (name_id,)).fetchall()
+    return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
+
+
+def find_live_names(db: apsw.Connection, node: int) -> list[tuple[int, int, bytes]]:
+    """The live entries that lead to a node: `(id, parent, name)`, oldest first."""
+    return [
+        (row[0], row[1], row[2])
+        for row in db.execute(
+            "SELECT id, parent, name FROM names WHERE node = ? AND until_seq IS NULL ORDER BY id",
+            (node,),
+        )
+    ]
+
+
+def find_place(db: apsw.Connection, node: int) -> Place | None:
+    """The place that a directory's node is; None if it is no directory."""
+    if node == ROOT_NODE:
+        return ROOT_PLACE
+    rows = db.execute("SELECT kind, scope FROM nodes WHERE id = ?", (node,)).fetchall()
+    if not rows or not NodeKind(rows[0][0]).is_directory:
+        return None
+    kind = NodeKind(rows[0][0])
+    if kind is NodeKind.SOURCE:
+        # A source never gets another name, but may have been removed.
+        names = db.execute("SELECT name FROM names WHERE node = ? LIMIT 1", (node,)).fetchall()
+        return Place(kind, (names[0][0].decode("ascii"),)) if names else None
+    return Place(kind, parse_scope(scope_text(db, rows[0][1])).segments)
+
+
+def scope_text(db: apsw.Connection, scope_node: int) -> str:
+    """The text of a scope, by the node of its directory."""
+    return str(
+        db.execute("SELECT scope FROM scopes WHERE node = ?", (scope_node,)).fetchall()[0][0]
+    )
+
+
+def find_scope_node(db: apsw.Connection, scope: str) -> int | None:
+    """The node of a scope's directory, live or removed; None for a scope that never was."""
+    rows = db.execute("SELECT node FROM scopes WHERE scope = ?", (scope,)).fetchall()
+    return int(rows[0][0]) if rows else None
+
+
+def is_reachable(db: apsw.Connection, node: int) -> bool:
+    """Whether a directory still has a name (the root always does)."""
+    return node == ROOT_NODE or bool(find_live_names(db, node))
+
+
+def path_within_scope(db: apsw.Connection, parent: int, name: bytes) -> bytes:
+    """The name of a file within its scope, folders included: `My Photos/2024/a.jpg`."""
+    parts = [name]
+    node = parent
+    while True:
+        rows = db.execute(
+            "SELECT k.kind, n.parent, n.name FROM nodes k LEFT JOIN names n"
+            " ON n.node = k.id AND n.until_seq IS NULL WHERE k.id = ?",
+            (node,),
+        ).fetchall()
+        if not rows or rows[0][0] != NodeKind.FOLDER or rows[0][1] is None:
+            return b"/".join(reversed(parts))
+        node = rows[0][1]
+        parts.append(rows[0][2])
+
+
+def find_path(db: apsw.Connection, node: int) -> bytes:
+    """The path of a directory from the root of the mount, for messages: `instagram/profile`."""
+    parts: list[bytes] = []
+    while node != ROOT_NODE:
+        names = find_live_names(db, node)
+        if not names:
+            parts.append(b"(removed)")
+            break
+        node = names[0][1]
+        parts.append(names[0][2])
+    return b"/".join(reversed(parts))
+
+
+def list_history(
+    db: apsw.Connection, parent: int, name: bytes, after_us: int, limit: int
+) -> list[tuple[int, int]]:
+    """A page of a name's history: `(version id, collected_us)`, oldest first.
+
+    The versions of the files that bore the name, while they bore it; and, where a rename brought
+    the file, what it was before, and what it replaced there.
+    """
+    rows = db.execute(
+        f"{_HISTORY} SELECT DISTINCT d.id, d.collected_us {_HISTORY_VERSIONS}"
+        " AND d.collected_us > ?3 ORDER BY d.collected_us LIMIT ?4",
+        (parent, name, after_us, limit),
+    ).fetchall()
+    return [(row[0], row[1]) for row in rows]
+
+
+def find_newest_in_history(db: apsw.Connection, parent: int, name: bytes) -> int | None:
+    """The time of the newest version in a name's history."""
+    rows = db.execute(
+        f"{_HISTORY} SELECT MAX(d.collected_us) {_HISTORY_VERSIONS}", (parent, name)
+    ).fetchall()
+    return rows[0][0] if rows[0][0] is not None else None
+
+
+def _to_entry(row: tuple[Any, ...]) -> Entry:
+    return Entry(row[0], NodeKind(row[1]), *row[2:])
+
+
+def _to_past_name(row: tuple[Any, ...]) -> PastName:
+    return PastName(row[0], row[1], row[2], NodeKind(row[3]), row[4])

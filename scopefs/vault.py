@@ -1,0 +1,467 @@
+"""The front door: every change of a vault enters here, whichever way it came.
+
+`Vault` is the library. It is synchronous, safe to use from several threads, and shares the vault
+with any number of other processes::
+
+    with Vault.open("~/vault-data", create=True) as vault:
+        version = vault.put("instagram.profile", b'{"name": "ada"}', name="profile.json")
+        vault.read_payload(vault.get("instagram.profile"))
+
+When `put` returns, the version is on the disk and visible through every door. Sizes in bytes, times
+as integer microseconds (`_us`) unless a name says otherwise. Raises the errors of scopefs.errors,
+and `OSError` for what the disk under the vault refuses.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
+
+import apsw
+
+from scopefs.errors import InvalidBody, InvalidName, InvalidQuery, NotFound, Unavailable
+from scopefs.model.events import decode_detail
+from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
+from scopefs.model.scope import Scope, parse_scope
+from scopefs.model.stamps import format_collected_at, parse_stamp, parse_time
+from scopefs.store import changes, index, payloads, tree
+from scopefs.store.background import SettleThread
+from scopefs.store.changes import Sealed, Write
+from scopefs.store.drafts import Draft
+from scopefs.store.index import ReaderPool, ScopeCount, Version
+from scopefs.store.journal import Failure, Journal, Transaction
+from scopefs.store.layout import Layout, check_index_present, create_vault, load_vault_file
+from scopefs.store.owners import Owner
+from scopefs.store.partial import list_partial, save_draft
+from scopefs.store.payloads import PayloadReader
+from scopefs.store.recover import recover
+from scopefs.store.settle import Settler
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STREAM_CHUNK_BYTES = 1 << 20
+_PAGE = 1000
+_EVERYTHING_US = 1 << 62
+
+
+def system_clock_us() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1000
+
+
+class Vault:
+    """An open vault."""
+
+    def __init__(self, layout: Layout, clock_us: Callable[[], int]) -> None:
+        """Use `Vault.open`."""
+        self.layout = layout
+        self.clock_us = clock_us
+        self.id = load_vault_file(layout).id
+        check_index_present(layout)
+        self._closed = False
+        try:
+            self._lock = os.open(layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable(f"{layout.root} cannot be written: {error.strerror}") from error
+        try:
+            # Held for life: whoever must be alone with the vault takes it exclusively.
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            # Brings an older schema up to date, and refuses what is no index.
+            index.open_existing(str(layout.index), self.id).close()
+            self._readers = ReaderPool(str(layout.index))
+            self._journal = Journal(layout.index, layout.lock("write"), clock_us)
+            self._owner = Owner(layout.staging)
+            self._settler = Settler(layout, self._journal, self._readers)
+            self._settling = SettleThread(self._settler.settle, clock_us)
+            self.recovered = recover(layout, self._journal, self._readers, clock_us())
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, create: bool = False,
+        clock_us: Callable[[], int] = system_clock_us,
+    ) -> "Vault":  # fmt: skip
+        """Open the vault in the directory `path`; with `create`, make it if it is missing.
+
+        Finishes or withdraws what a crash left under way. Raises `NotAVault`, `NewerFormat`,
+        `IndexBroken`, `Unavailable`.
+        """
+        layout = Layout(Path(path).expanduser().absolute())
+        if create:
+            create_vault(layout.root, clock_us())
+        return cls(layout, clock_us)
+
+    def close(self) -> None:
+        """Settle everything, and let go. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._settling.stop()
+            self._settler.settle(_EVERYTHING_US, wait=True)
+            self._journal.checkpoint()
+        finally:
+            self._owner.close()
+            self._settler.close()
+            self._readers.close()
+            self._journal.close()
+            os.close(self._lock)
+
+    def __enter__(self) -> "Vault":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    # What the library offers
+
+    def put(
+        self, scope: str | Scope, data: bytes | bytearray | memoryview | Path | BinaryIO, *,
+        name: str | bytes | None = None, mtime_ns: int | None = None,
+    ) -> Version:  # fmt: skip
+        """Store a payload as the next version of a scope; durable when it returns.
+
+        `data`: the bytes, a file to read, or an open binary stream. `name`: the file in the scope
+        that shows it from now on, folders included (`My Photos/a.jpg`); without one the version
+        stands in the history alone. Raises `InvalidScope`, `InvalidName`, `InvalidBody` if empty.
+        """
+        parsed = scope if isinstance(scope, Scope) else parse_scope(scope)
+        with self.new_draft() as draft:
+            if isinstance(data, Path):
+                with data.open("rb") as stream:
+                    _fill(draft, stream)
+                    if mtime_ns is None:
+                        mtime_ns = os.fstat(stream.fileno()).st_mtime_ns
+            elif isinstance(data, bytes | bytearray | memoryview):
+                draft.append(data)
+            else:
+                _fill(draft, data)
+            return self.put_draft(parsed, draft, name=name, mtime_ns=mtime_ns)
+
+    def put_draft(
+        self, scope: Scope, draft: Draft, *, name: str | bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> Version:  # fmt: skip
+        """Store what a draft holds, as `put` does. The caller closes the draft."""
+        if not draft.size:
+            raise InvalidBody("nothing to store: an empty payload makes no version")
+        raw_name = os.fsencode(name) if isinstance(name, str) else name
+        sealed = draft.seal(raw_name)
+        return self.apply(_apply_put, self._owner.name, scope, raw_name, mtime_ns, sealed,
+                          durable=True)  # fmt: skip
+
+    def get(
+        self, scope: str, *, at: str | None = None, stamp: str | None = None,
+        name: str | bytes | None = None,
+    ) -> Version:  # fmt: skip
+        """A version of a scope: the newest, the newest at or before a time, or the one at `stamp`.
+
+        With `name`, of that file alone. Raises `NotFound`, `InvalidScope`, `InvalidTime`.
+        """
+        raw = parse_scope(scope).raw
+        at_us = parse_stamp(stamp) if stamp is not None else parse_time(at) if at else None
+        with self.read() as db:
+            if name is not None:
+                found = _find_named(db, raw, os.fsencode(name), at_us)
+            elif stamp is not None and at_us is not None:
+                found = index.find_exact(db, raw, at_us)
+            elif at_us is not None:
+                found = index.find_at(db, raw, at_us)
+            else:
+                found = index.find_latest_by_scope(db, raw)
+        if found is None:
+            asked = "".join(
+                f" {word} {value!r}"
+                for word, value in (("named", name), ("at", at), ("with stamp", stamp))
+                if value is not None
+            )
+            raise NotFound(f'No data found for scope "{raw}"{asked}')
+        return found
+
+    def versions(self, scope: str, *, limit: int = -1, offset: int = 0) -> list[Version]:
+        """The versions of a scope, newest first; [] for a scope that is not there."""
+        with self.read() as db:
+            return index.find_by_scope(db, parse_scope(scope).raw, limit, offset)
+
+    def scopes(self, *, prefix: str = "", limit: int = -1, offset: int = 0) -> list[ScopeCount]:
+        """The scopes that have versions, by name."""
+        with self.read() as db:
+            return index.list_scopes(db, limit, offset, prefix=prefix)
+
+    def knows_scope(self, scope: Scope) -> bool:
+        """Whether the scope was ever there, removed or not."""
+        with self.read() as db:
+            return tree.find_scope_node(db, scope.raw) is not None
+
+    def names(self, scope: str) -> Iterator[tuple[bytes, tree.Entry]]:
+        """The live files and symlinks of a scope, folders included in their names."""
+        with self.read() as db:
+            node = tree.find_scope_node(db, parse_scope(scope).raw)
+        if node is not None:
+            for _, path, entry in self._walk(node, b""):
+                if not entry.kind.is_directory:
+                    yield path, entry
+
+    def delete(self, scope: str, stamp: str) -> Version:
+        """Move one version to the trash. A name that showed it shows the version before, or ends.
+
+        Raises `NotFound`.
+        """
+        version = self.get(scope, stamp=stamp)
+        self.apply(changes.apply_delete_version, version, durable=True)
+        return version
+
+    def delete_scope(self, scope: str) -> int:
+        """Move all versions of a scope to the trash and end its names; returns how many versions.
+
+        Never touches another scope: `a.b.c` stays when `a.b` goes. Raises `NotFound`.
+        """
+        raw = parse_scope(scope).raw
+        with self.read() as db:
+            node = tree.find_scope_node(db, raw)
+        if node is None:
+            raise NotFound(f'No data found for scope "{raw}"')
+        count = 0
+        while page := self.versions(raw, limit=_PAGE):
+            self.apply(_apply_delete_versions, page, durable=True)
+            count += len(page)
+        for parent, path, entry in list(self._walk(node, b"")):
+            base = path.rpartition(b"/")[2]
+            if entry.kind.is_directory:
+                self.apply(changes.apply_rmdir, parent, base)
+            elif self._is_live(parent, base):
+                self.apply(changes.apply_unlink, parent, base)
+        self.apply(_apply_remove_scope_directory, node, durable=True)
+        return count
+
+    def events(
+        self, *, after: int = 0, before: int | None = None, limit: int = _PAGE,
+        scope: str | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Events as their lines have them, with `seq` and `at`.
+
+        Those after a number, oldest first; or, with `before`, those before it, newest first.
+        """
+        if limit < 0:
+            raise InvalidQuery("a limit cannot be negative")
+        with self.read() as db:
+            node = None if scope is None else tree.find_scope_node(db, parse_scope(scope).raw)
+            if scope is not None and node is None:
+                return []
+            order = "seq > ?1 ORDER BY seq" if before is None else "seq < ?1 ORDER BY seq DESC"
+            rows = db.execute(
+                "SELECT seq, at_us, detail FROM events"
+                f" WHERE (?2 IS NULL OR scope = ?2) AND {order} LIMIT ?3",
+                (after if before is None else before, node, limit),
+            ).fetchall()
+        return [
+            {"seq": seq, "at": format_collected_at(at_us), **decode_detail(detail)}
+            for seq, at_us, detail in rows
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """What the vault holds, in numbers that cost nothing to read."""
+        with self.read() as db:
+            scopes, versions, size = index.sum_scopes(db)
+            unsettled, last = db.execute(
+                "SELECT (SELECT COUNT(*) FROM staged), (SELECT MAX(seq) FROM events)"
+            ).fetchall()[0]
+            newest = db.execute(
+                "SELECT scope, collected_at FROM data_files WHERE deleted_seq IS NULL"
+                " ORDER BY id DESC LIMIT 1"
+            ).fetchall()
+        return {
+            "vault": str(self.layout.root), "id": self.id, "scopes": scopes, "versions": versions,
+            "payloadBytes": size, "events": last or 0, "unsettled": unsettled,
+            "partial": len(list_partial(self.layout)),
+            "lastVersion": {"scope": newest[0][0], "collectedAt": newest[0][1]} if newest else None,
+        }  # fmt: skip
+
+    def open_payload(self, version: Version) -> PayloadReader:
+        """Open the exact bytes that were put. Raises `PayloadMissing`, `PayloadCorrupt`."""
+        with self.read() as db:
+            return payloads.open_payload(db, self.layout, version)
+
+    def open_envelope(self, version: Version) -> PayloadReader:
+        """Open a version's envelope."""
+        with self.read() as db:
+            return payloads.open_envelope(db, self.layout, version)
+
+    def read_payload(self, version: Version) -> bytes:
+        """The exact bytes that were put, whole."""
+        return _read_whole(self.open_payload(version))
+
+    def read_envelope(self, version: Version) -> bytes:
+        """A version's envelope, whole."""
+        return _read_whole(self.open_envelope(version))
+
+    # What the doors need besides
+
+    def read(self) -> AbstractContextManager[apsw.Connection]:
+        """A reading connection, for the queries of scopefs.store.index and tree."""
+        return self._readers.connection()
+
+    def apply(
+        self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Apply one change of scopefs.store.changes in a transaction.
+
+        `durable=True` waits for the disk; otherwise the change is durable within two seconds.
+        """
+        durable = bool(kwargs.pop("durable", False))
+        result = self._journal.run(
+            lambda transaction: change(transaction, *args, **kwargs), durable=durable
+        )
+        self._settling.poke()
+        return result
+
+    def apply_all(
+        self, works: Sequence[Callable[[Transaction], T]], *, durable: bool = False
+    ) -> list[T | Failure]:
+        """Apply several changes in one transaction; each fails alone."""
+        results = self._journal.run_all(works, durable=durable)
+        self._settling.poke()
+        return results
+
+    def new_draft(self) -> Draft:
+        """An empty draft in this process's part of staging/."""
+        return Draft(self._owner)
+
+    @property
+    def owner_name(self) -> str:
+        """What staged rows of this process are signed with."""
+        return self._owner.name
+
+    def sync(self) -> None:
+        """Make everything that was applied so far durable."""
+        self._journal.sync()
+
+    def settle(self) -> None:
+        """Place everything that was published so far."""
+        self._settler.settle(_EVERYTHING_US, wait=True)
+
+    def keep_partial(self, draft: Draft, reason: str, scope: str, name: bytes | None) -> Path:
+        """Keep the bytes of a failed write in partial/; consumes the draft. Raises `OSError`."""
+        return save_draft(
+            self.layout, draft, now_us=self.clock_us(), reason=reason, scope=scope, name=name
+        )
+
+    def _walk(self, node: int, prefix: bytes) -> Iterator[tuple[int, bytes, tree.Entry]]:
+        """What a scope's directory holds, depth first, directories after their contents.
+
+        Yields `(parent, path, entry)`; scopes below are left out.
+        """
+        slot = 0
+        while True:
+            with self.read() as db:
+                page = tree.list_children(db, node, slot, _PAGE)
+            for child in page:
+                slot = child.slot
+                if child.entry.kind is NodeKind.SCOPE:
+                    continue
+                path = prefix + child.name
+                if child.entry.kind.is_directory:
+                    yield from self._walk(child.entry.node, path + b"/")
+                yield node, path, child.entry
+            if len(page) < _PAGE:
+                return
+
+    def _is_live(self, parent: int, name: bytes) -> bool:
+        with self.read() as db:
+            return tree.find_child(db, parent, name) is not None
+
+
+def _fill(draft: Draft, stream: BinaryIO) -> None:
+    while chunk := stream.read(_STREAM_CHUNK_BYTES):
+        draft.append(chunk)
+
+
+def _read_whole(reader: PayloadReader) -> bytes:
+    try:
+        return reader.read(0, reader.size)
+    finally:
+        reader.close()
+
+
+def _apply_put(
+    transaction: Transaction, owner: str, scope: Scope, name: bytes | None, mtime_ns: int | None,
+    sealed: Sealed,
+) -> Version:  # fmt: skip
+    """Publish a payload, making the directories that its scope and name need."""
+    db = transaction.db
+    scope_node = changes.ensure_scope(transaction, scope)
+    write = Write(owner, scope_node, None, None, None, changes.FILE_MODE, mtime_ns, sealed)
+    if name is None:
+        return changes.apply_publish(transaction, write)
+    parent = scope_node
+    *folders, base = name.split(b"/")
+    for folder in folders:
+        place = tree.find_place(db, parent)
+        if place is not None and place_directory(place, folder).kind is not NodeKind.FOLDER:
+            raise InvalidName(
+                f"{show_name(name)}: the directory {show_name(folder)} is a scope of its own: "
+                f"put it to {scope.raw}.{folder.decode('ascii')}"
+            )
+        parent = changes.ensure_directory(transaction, parent, folder)
+    place = tree.find_place(db, parent)
+    if place is not None:
+        check_file_place(place, base)
+    write.parent, write.name = parent, base
+    entry = tree.find_child(db, parent, base)
+    if entry is None:
+        write.node = changes.allocate_nodes(transaction, 1)
+    elif entry.kind is NodeKind.FILE:
+        write.node, write.mode = entry.node, entry.mode
+    else:
+        raise changes.IsADirectory(f"{show_name(name)} is there already, and is no file")
+    return changes.apply_publish(transaction, write)
+
+
+def _apply_delete_versions(transaction: Transaction, versions: list[Version]) -> None:
+    for version in versions:
+        changes.apply_delete_version(transaction, version)
+
+
+def _apply_remove_scope_directory(transaction: Transaction, node: int) -> None:
+    """Remove a scope's directory if it is there and empty: subcategories keep it."""
+    db = transaction.db
+    for _, parent, name in tree.find_live_names(db, node):
+        if not tree.has_children(db, node):
+            changes.apply_rmdir(transaction, parent, name)
+
+
+def _find_named(
+    db: apsw.Connection, scope: str, name: bytes, at_us: int | None
+) -> Version | None:
+    """What a name of a scope shows now, or the newest of its history at or before a time."""
+    node = tree.find_scope_node(db, scope)
+    *folders, base = name.split(b"/")
+    for folder in folders:
+        past = tree.find_past_name(db, node, folder) if node is not None else None
+        node = past.node if past is not None else None
+    if node is None:
+        return None
+    if at_us is None:
+        entry = tree.find_child(db, node, base)
+        return index.find_by_id(db, entry.version) if entry and entry.version else None
+    newest: int | None = None
+    after_us = 0
+    while page := tree.list_history(db, node, base, after_us, _PAGE):
+        for version_id, collected_us in page:
+            if collected_us > at_us:
+                break
+            newest = version_id
+        after_us = page[-1][1]
+        if after_us > at_us:
+            break
+    return index.find_by_id(db, newest) if newest is not None else None
