@@ -7,7 +7,9 @@ unmount it. In either case whatever was closed is published and settled first.
 import logging
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +33,6 @@ from scopefs.mount.point import (
     unmount,
 )
 from scopefs.mount.refusals import Refusals
-from scopefs.notify import notify
 from scopefs.vault import Vault
 
 STOP_GRACE_S = 10.0
@@ -72,9 +73,7 @@ def run_mount(
             lock.close()
 
 
-def run_serve(
-    vault_path: Path, address: HttpAddress, on_ready: Callable[[str], None]
-) -> None:
+def run_serve(vault_path: Path, address: HttpAddress, on_ready: Callable[[str], None]) -> None:
     """Serve HTTP alone, until a signal comes; open requests are finished first."""
     with Vault.open(vault_path, create=True) as vault:
         trio.run(_serve, vault, address, on_ready)
@@ -118,8 +117,7 @@ async def _mount(
 
 async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]) -> None:
     """Say that the mount is up, once it answers."""
-    while not await trio.to_thread.run_sync(_answers, mountpoint):
-        await trio.sleep(_POLL_S)
+    await trio.to_thread.run_sync(_wait_for_answer, mountpoint, abandon_on_cancel=True)
     status = vault.status()
     notify(
         "READY=1",
@@ -128,8 +126,10 @@ async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]
     on_ready()
 
 
-def _answers(mountpoint: Path) -> bool:
-    return mountpoint in find_mounts() and os.stat(mountpoint).st_ino == pyfuse3.ROOT_INODE
+def _wait_for_answer(mountpoint: Path) -> None:
+    """Until the kernel's table has the mount and a stat of it succeeds."""
+    while mountpoint not in find_mounts() or os.stat(mountpoint).st_ino != pyfuse3.ROOT_INODE:
+        time.sleep(_POLL_S)
 
 
 async def _unmount_on_signal(mountpoint: Path, stop: trio.Event) -> None:
@@ -177,3 +177,13 @@ def logging_to(path: Path | None) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def notify(*lines: str) -> None:
+    """Tell systemd how it goes (sd_notify, one datagram), where it asked for that."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = f"\0{path[1:]}" if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto("\n".join(lines).encode(), address)

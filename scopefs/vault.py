@@ -23,7 +23,14 @@ from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 import apsw
 
-from scopefs.errors import InvalidBody, InvalidName, InvalidQuery, NotFound, Unavailable
+from scopefs.errors import (
+    InvalidBody,
+    InvalidName,
+    InvalidQuery,
+    IsADirectory,
+    NotFound,
+    Unavailable,
+)
 from scopefs.model.events import decode_detail
 from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
 from scopefs.model.scope import Scope, parse_scope
@@ -40,6 +47,7 @@ from scopefs.store.partial import list_partial, save_draft
 from scopefs.store.payloads import PayloadReader
 from scopefs.store.recover import recover
 from scopefs.store.settle import Settler
+from scopefs.store.sql import fetch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -157,8 +165,7 @@ class Vault:
             raise InvalidBody("nothing to store: an empty payload makes no version")
         raw_name = os.fsencode(name) if isinstance(name, str) else name
         sealed = draft.seal(raw_name)
-        return self.apply(_apply_put, self._owner.name, scope, raw_name, mtime_ns, sealed,
-                          durable=True)  # fmt: skip
+        return self.apply_durably(_apply_put, self._owner.name, scope, raw_name, mtime_ns, sealed)
 
     def get(
         self, scope: str, *, at: str | None = None, stamp: str | None = None,
@@ -218,7 +225,7 @@ class Vault:
         Raises `NotFound`.
         """
         version = self.get(scope, stamp=stamp)
-        self.apply(changes.apply_delete_version, version, durable=True)
+        self.apply_durably(changes.apply_delete_version, version)
         return version
 
     def delete_scope(self, scope: str) -> int:
@@ -233,7 +240,7 @@ class Vault:
             raise NotFound(f'No data found for scope "{raw}"')
         count = 0
         while page := self.versions(raw, limit=_PAGE):
-            self.apply(_apply_delete_versions, page, durable=True)
+            self.apply_durably(_apply_delete_versions, page)
             count += len(page)
         for parent, path, entry in list(self._walk(node, b"")):
             base = path.rpartition(b"/")[2]
@@ -241,7 +248,7 @@ class Vault:
                 self.apply(changes.apply_rmdir, parent, base)
             elif self._is_live(parent, base):
                 self.apply(changes.apply_unlink, parent, base)
-        self.apply(_apply_remove_scope_directory, node, durable=True)
+        self.apply_durably(_apply_remove_scope_directory, node)
         return count
 
     def events(
@@ -259,11 +266,12 @@ class Vault:
             if scope is not None and node is None:
                 return []
             order = "seq > ?1 ORDER BY seq" if before is None else "seq < ?1 ORDER BY seq DESC"
-            rows = db.execute(
+            rows = fetch(
+                db,
                 "SELECT seq, at_us, detail FROM events"
                 f" WHERE (?2 IS NULL OR scope = ?2) AND {order} LIMIT ?3",
                 (after if before is None else before, node, limit),
-            ).fetchall()
+            )
         return [
             {"seq": seq, "at": format_collected_at(at_us), **decode_detail(detail)}
             for seq, at_us, detail in rows
@@ -273,13 +281,14 @@ class Vault:
         """What the vault holds, in numbers that cost nothing to read."""
         with self.read() as db:
             scopes, versions, size = index.sum_scopes(db)
-            unsettled, last = db.execute(
-                "SELECT (SELECT COUNT(*) FROM staged), (SELECT MAX(seq) FROM events)"
-            ).fetchall()[0]
-            newest = db.execute(
+            unsettled, last = fetch(
+                db, "SELECT (SELECT COUNT(*) FROM staged), (SELECT MAX(seq) FROM events)"
+            )[0]
+            newest = fetch(
+                db,
                 "SELECT scope, collected_at FROM data_files WHERE deleted_seq IS NULL"
-                " ORDER BY id DESC LIMIT 1"
-            ).fetchall()
+                " ORDER BY id DESC LIMIT 1",
+            )
         return {
             "vault": str(self.layout.root), "id": self.id, "scopes": scopes, "versions": versions,
             "payloadBytes": size, "events": last or 0, "unsettled": unsettled,
@@ -314,13 +323,19 @@ class Vault:
     def apply(
         self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Apply one change of scopefs.store.changes in a transaction.
-
-        `durable=True` waits for the disk; otherwise the change is durable within two seconds.
-        """
-        durable = bool(kwargs.pop("durable", False))
+        """Apply one change of scopefs.store.changes; it is durable within two seconds."""
         result = self._journal.run(
-            lambda transaction: change(transaction, *args, **kwargs), durable=durable
+            lambda transaction: change(transaction, *args, **kwargs), durable=False
+        )
+        self._settling.poke()
+        return result
+
+    def apply_durably(
+        self, change: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Apply one change; when this returns, it and all before it are on the disk."""
+        result = self._journal.run(
+            lambda transaction: change(transaction, *args, **kwargs), durable=True
         )
         self._settling.poke()
         return result
@@ -423,7 +438,7 @@ def _apply_put(
     elif entry.kind is NodeKind.FILE:
         write.node, write.mode = entry.node, entry.mode
     else:
-        raise changes.IsADirectory(f"{show_name(name)} is there already, and is no file")
+        raise IsADirectory(f"{show_name(name)} is there already, and is no file")
     return changes.apply_publish(transaction, write)
 
 
@@ -440,9 +455,7 @@ def _apply_remove_scope_directory(transaction: Transaction, node: int) -> None:
             changes.apply_rmdir(transaction, parent, name)
 
 
-def _find_named(
-    db: apsw.Connection, scope: str, name: bytes, at_us: int | None
-) -> Version | None:
+def _find_named(db: apsw.Connection, scope: str, name: bytes, at_us: int | None) -> Version | None:
     """What a name of a scope shows now, or the newest of its history at or before a time."""
     node = tree.find_scope_node(db, scope)
     *folders, base = name.split(b"/")

@@ -94,7 +94,7 @@ def _store_document(vault: Vault, scope: Scope, draft: Draft) -> Version:
 
 
 def _guard(
-    handler: Callable[[Request], Awaitable[Response]]
+    handler: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
     """Turn whatever a handler raises into the one shape of errors."""
 
@@ -121,7 +121,5 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return _reply(error.status_code, ErrorBody(code, message), dict(error.headers or {}))
 
 
-def _reply(
-    status: int, body: msgspec.Struct, headers: dict[str, str] | None = None
-) -> Response:
+def _reply(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), status, headers, media_type=_JSON)

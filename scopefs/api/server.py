@@ -3,6 +3,7 @@
 import ipaddress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import hypercorn.config
 import hypercorn.trio
@@ -58,8 +59,8 @@ async def serve_http(
     async with trio.open_nursery() as nursery:
         bound = await nursery.start(
             partial(
-                hypercorn.trio.serve, build_app(vault), config, shutdown_trigger=stop.wait,
-                mode="asgi",
+                hypercorn.trio.serve, cast(Any, build_app(vault)), config,
+                shutdown_trigger=stop.wait, mode="asgi",
             )
         )  # fmt: skip
         task_status.started(bound[0])

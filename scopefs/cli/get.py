@@ -1,5 +1,6 @@
 """scopefs get"""
 
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,8 +44,8 @@ def command(
         reader = vault.open_envelope(version) if envelope else vault.open_payload(version)
         try:
             if output is None:
-                copy(reader, click.get_binary_stream("stdout"))
-                click.get_binary_stream("stdout").flush()
+                copy(reader, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
             else:
                 with open(output, "xb") as file:
                     copy(reader, file)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from scopefs.cli.exits import to_exit_code
-from scopefs.cli.options import absolute, default_mountpoint, vault_option
+from scopefs.cli.options import absolute, default_mountpoint, http_auth_option, vault_option
 from scopefs.errors import InvalidQuery, ScopefsError
 
 _READY_VARIABLE = "SCOPEFS_READY_FD"
@@ -23,8 +23,7 @@ _READY_VARIABLE = "SCOPEFS_READY_FD"
 @click.option("-o", "options", metavar="OPTIONS", multiple=True,
               help="Mount options, separated by commas: allow_other.")  # fmt: skip
 @click.option("--http", metavar="HOST:PORT", help="Serve the HTTP door as well.")
-@click.option("--http-auth", type=click.Choice(["none"]),
-              help="Who may use the HTTP door; `none` (anyone on this machine) is needed.")  # fmt: skip
+@http_auth_option
 def command(
     vault_path: Path, mountpoint: str | None, foreground: bool, options: tuple[str, ...],
     http: str | None, http_auth: str | None,

@@ -31,6 +31,14 @@ def vault_option(command: _Command) -> _Command:
     )(command)  # fmt: skip
 
 
+def http_auth_option(command: _Command) -> _Command:
+    """`--http-auth none`."""
+    return click.option(
+        "--http-auth", type=click.Choice(["none"]),
+        help="Who may use the HTTP door: `none` asks nobody, and is needed for now.",
+    )(command)  # fmt: skip
+
+
 def json_option(command: _Command) -> _Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

@@ -1,6 +1,7 @@
 """scopefs put"""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def command(vault_path: Path, scope: str, source: str, name: str | None, as_json
     receipts: list[dict[str, Any]] = []
     with Vault.open(vault_path, create=True) as vault:
         for path, stored_name in _sources(source, name):
-            data = Path(path) if path is not None else click.get_binary_stream("stdin")
+            data = Path(path) if path is not None else sys.stdin.buffer
             try:
                 version = vault.put(scope, data, name=stored_name)
             except InvalidBody:

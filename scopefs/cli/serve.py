@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scopefs.cli.options import vault_option
+from scopefs.cli.options import http_auth_option, vault_option
 from scopefs.errors import InvalidQuery
 
 if TYPE_CHECKING:
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 @click.command("serve")
 @vault_option
 @click.option("--http", metavar="HOST:PORT", required=True, help="Where to listen.")
-@click.option("--http-auth", type=click.Choice(["none"]),
-              help="Who may use it; `none` (anyone on this machine) is needed for now.")  # fmt: skip
+@http_auth_option
 def command(vault_path: Path, http: str, http_auth: str | None) -> None:
     """Serve the HTTP door without a mount, until Ctrl+C.
 

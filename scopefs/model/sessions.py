@@ -34,8 +34,8 @@ class FailedWrite:
 
     def is_repeated_by(self, offset: int, size: int) -> bool:
         """Whether a later, successful write covers all of it."""
-        return self.size >= 0 and offset <= self.offset and (
-            offset + size >= self.offset + self.size
+        return (
+            self.size >= 0 and offset <= self.offset and (offset + size >= self.offset + self.size)
         )
 
 

@@ -24,9 +24,7 @@ SECOND_US = 1_000_000
 MAX_US = 253_402_300_800 * SECOND_US
 """The first instant that four-digit years cannot write (10000-01-01T00:00:00Z)."""
 
-_COLLECTED_AT = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{6}))?Z\Z", re.ASCII
-)
+_COLLECTED_AT = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{6}))?Z\Z", re.ASCII)
 _STAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)Z(?:u(\d{6}))?\Z", re.ASCII)
 _QUERY = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?"
@@ -118,6 +116,8 @@ def parse_time(text: str) -> int:
     if _STAMP.match(text):
         return parse_stamp(text)
     match = _QUERY.match(text.strip())
+    end: int
+    us: int
     if match is None:
         raise InvalidTime(f"{text!r} is no time; write it like 2026-01-21 or 2026-01-21T10:00:00Z")
     year, month, day, hour, minute, second, fraction = match.groups()[:7]
@@ -148,7 +148,7 @@ def _end_of_unit(
         return _to_us(start) + 86_400 * SECOND_US - 1
     if month is not None and start.month < 12:
         return _to_us(start.replace(month=start.month + 1)) - 1
-    return MAX_US - 1 if start.year == 9999 else _to_us(datetime(start.year + 1, 1, 1)) - 1
+    return MAX_US - 1 if start.year == 9999 else _to_us(start.replace(year=start.year + 1)) - 1
 
 
 def _offset_us(zone: str | None, text: str) -> int:
@@ -167,9 +167,11 @@ def _to_us(moment: datetime) -> int:
 
 @lru_cache(maxsize=1024)
 def _format_second(second: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)).strftime(
-        "%Y-%m-%dT%H:%M:%S"
-    ).rjust(19, "0")
+    return (
+        (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second))
+        .strftime("%Y-%m-%dT%H:%M:%S")
+        .rjust(19, "0")
+    )
 
 
 def _parse_groups(match: re.Match[str], text: str) -> int:

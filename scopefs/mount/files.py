@@ -25,6 +25,7 @@ import trio
 
 from scopefs.errors import PayloadCorrupt
 from scopefs.model.naming import Place
+from scopefs.model.payload import Kind
 from scopefs.model.sessions import FailedWrite, Outcome, plan_release
 from scopefs.mount.errnos import is_expected, to_errno
 from scopefs.store import changes, index, tree
@@ -78,7 +79,10 @@ class OpenFile:
     sid: int | None = None
     sealed: Sealed | None = None
     failed: FailedWrite | None = None
-    flushed_at: float = 0.0
+    flushed_at: float = -1.0
+    """When the last dirty FLUSH was answered, on trio's clock."""
+    released: trio.Event = field(default_factory=trio.Event)
+    """Set once the writer behind that FLUSH is released."""
     reader: PayloadReader | None = None
     publishing: trio.Event | None = None
     lock: trio.Lock = field(default_factory=trio.Lock)
@@ -191,20 +195,30 @@ class Files:
             return bytes(await self.in_thread(file.draft.read, offset, size))
         if file.version is None:
             return b""
-        if file.reader is None:
-            version = self._load_version(file.version)
-            if version.payload_size <= INLINE_READ_BYTES:
-                reader = self._vault.open_payload(version)
-            else:
-                reader = await self.in_thread(self._vault.open_payload, version)
-            if file.reader is None and file.version == version.id:
-                file.reader = reader
-            else:
-                reader.close()
-                return await self.read(handle, offset, size)
+        reader = file.reader or await self._open_reader(file, file.version)
+        if reader is None:
+            # It was written or published meanwhile.
+            return await self.read(handle, offset, size)
         if size <= INLINE_READ_BYTES:
-            return file.reader.read(offset, size)
-        return bytes(await self.in_thread(file.reader.read, offset, size))
+            return reader.read(offset, size)
+        return bytes(await self.in_thread(reader.read, offset, size))
+
+    async def _open_reader(self, file: OpenFile, version_id: int) -> PayloadReader | None:
+        version = self._load_version(version_id)
+        if version.payload_size <= INLINE_READ_BYTES:
+            return self._adopt_reader(file, version_id, self._vault.open_payload(version))
+        reader = await self.in_thread(self._vault.open_payload, version)
+        return self._adopt_reader(file, version_id, reader)
+
+    def _adopt_reader(
+        self, file: OpenFile, version_id: int, reader: PayloadReader
+    ) -> PayloadReader | None:
+        """Keep a reader that was opened meanwhile, if it still reads what the file shows."""
+        if file.reader is None and file.version == version_id and file.draft is None:
+            file.reader = reader
+            return reader
+        reader.close()
+        return file.reader if file.draft is None else None
 
     async def write(self, handle: Handle, offset: int, data: bytes) -> int:
         """Write through a handle; opens the session if this is the first change."""
@@ -254,7 +268,8 @@ class Files:
             return
         async with file.lock:
             await self._stage(file, StagedState.CLOSED)
-            file.flushed_at = time.monotonic()
+            file.flushed_at = trio.current_time()
+            file.released = trio.Event()
 
     async def sync(self, handle: Handle) -> None:
         """fsync(2): the same durability; publishes nothing."""
@@ -293,6 +308,7 @@ class Files:
         """Hand a file whose session is over to the publisher."""
         if file.publishing is None:
             file.publishing = trio.Event()
+            file.released.set()
             self._to_publish.append(file)
             self.idle = trio.Event() if self.idle.is_set() else self.idle
             self._wake.set()
@@ -329,10 +345,8 @@ class Files:
             if file.scope_node != scope_node:
                 continue
             if file.publishing is None and file.draft is not None and not file.dirty:
-                patience_s = file.flushed_at + RELEASE_GRACE_S - time.monotonic()
-                with trio.move_on_after(max(0.0, patience_s)):
-                    while file.publishing is None and file.draft is not None:
-                        await trio.sleep(0.001)
+                with trio.move_on_at(file.flushed_at + RELEASE_GRACE_S):
+                    await file.released.wait()
             await self.wait_published(file)
 
     async def record_name(self, file: OpenFile) -> None:
@@ -381,9 +395,7 @@ class Files:
     async def _take_node(self) -> int:
         async with self._node_lock:
             if not self._free_nodes:
-                first = await self.in_thread(
-                    self._vault.apply, changes.allocate_nodes, NODE_BLOCK
-                )
+                first = await self.in_thread(self._vault.apply, changes.allocate_nodes, NODE_BLOCK)
                 self._free_nodes = list(range(first + NODE_BLOCK - 1, first - 1, -1))
             return self._free_nodes.pop()
 
@@ -457,7 +469,7 @@ class Files:
     def _stage_now(self, file: OpenFile, draft: Draft, state: StagedState) -> tuple[Sealed, int]:
         sealed = draft.seal(file.name or None)
         write = self._make_write(file, sealed, file.sid)
-        return sealed, self._vault.apply(changes.apply_stage, write, state, durable=True)
+        return sealed, self._vault.apply_durably(changes.apply_stage, write, state)
 
     def _make_write(self, file: OpenFile, sealed: Sealed, sid: int | None) -> Write:
         return Write(
@@ -477,9 +489,7 @@ class Files:
             )  # fmt: skip
             if outcome is Outcome.KEEP_PARTIAL:
                 assert file.failed is not None
-                await self._keep_partial(
-                    file, f"a write failed: {os.strerror(file.failed.errno)}"
-                )
+                await self._keep_partial(file, f"a write failed: {os.strerror(file.failed.errno)}")
             elif outcome is Outcome.DROP:
                 self._drop_draft(file)
             elif outcome in (Outcome.PUBLISH, Outcome.SHOW_EMPTY):
@@ -608,4 +618,4 @@ def _run_change(change: Any, write: Write, transaction: Transaction) -> Version 
     return result
 
 
-_EMPTY = Sealed(0, b"", changes.Kind.INLINE, "", None, None)
+_EMPTY = Sealed(0, b"", Kind.INLINE, "", None, None)

@@ -619,4 +619,3 @@ class Operations(pyfuse3.Operations):
         self._next_handle += 1
         self._handles[fh] = handle
         return FileHandleT(fh)
-

@@ -37,7 +37,9 @@ class MountLock:
             os.close(self._fd)
             raise
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "mountpoint": str(mountpoint)}).encode(), 0)
+        os.pwrite(
+            self._fd, json.dumps({"pid": os.getpid(), "mountpoint": str(mountpoint)}).encode(), 0
+        )
 
     def close(self) -> None:
         """Give up the lock."""

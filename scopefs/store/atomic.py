@@ -43,7 +43,7 @@ def write_temporary(path: Path, content: bytes) -> None:
         os.close(fd)
 
 
-def write_all(fd: int, content: bytes | memoryview) -> None:
+def write_all(fd: int, content: bytes | bytearray | memoryview) -> None:
     """Write all of `content`, however many calls that takes."""
     view = memoryview(content)
     while view:

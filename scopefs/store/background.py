@@ -20,9 +20,7 @@ _LOG = logging.getLogger(__name__)
 class SettleThread:
     """Calls `settle(older_than_us)` in time after each `poke()`. The thread starts when needed."""
 
-    def __init__(
-        self, settle: Callable[[int], bool], clock_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, settle: Callable[[int], bool], clock_us: Callable[[], int]) -> None:
         self._settle = settle
         self._clock_us = clock_us
         self._condition = threading.Condition()
@@ -38,7 +36,7 @@ class SettleThread:
         if self._waiting:
             return
         with self._condition:
-            if self._waiting or self._stopping:
+            if self._stopping:
                 return
             self._waiting = True
             self._first = self._last

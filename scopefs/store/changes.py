@@ -23,8 +23,8 @@ from scopefs.model.envelope import FileFacts, encode_frame, encode_name, stored_
 from scopefs.model.naming import (
     NodeKind,
     check_file_place,
-    plan_rename,
     place_directory,
+    plan_rename,
     show_name,
 )
 from scopefs.model.payload import Kind
@@ -33,6 +33,7 @@ from scopefs.model.stamps import format_collected_at, format_stamp, next_collect
 from scopefs.store import tree
 from scopefs.store.index import Version, insert_version
 from scopefs.store.journal import Transaction
+from scopefs.store.sql import fetch
 from scopefs.store.tree import Entry
 
 DIRECTORY_MODE = 0o755
@@ -88,9 +89,11 @@ class Write:
 
 def allocate_nodes(transaction: Transaction, count: int) -> int:
     """Take `count` node ids that were never given out; returns the first."""
-    rows = transaction.db.execute(
-        "UPDATE meta SET value = value + ?1 WHERE key = 'next_node' RETURNING value - ?1", (count,)
-    ).fetchall()
+    rows = fetch(
+        transaction.db,
+        "UPDATE meta SET value = value + ?1 WHERE key = 'next_node' RETURNING value - ?1",
+        (count,),
+    )
     return int(rows[0][0])
 
 
@@ -158,18 +161,20 @@ def apply_stage(transaction: Transaction, write: Write, state: StagedState) -> i
         write.mode, write.mtime_ns, sealed.size, sealed.sha256, int(sealed.kind),
         sealed.media_type, sealed.payload, sealed.file,
     )  # fmt: skip
-    if write.sid is not None and transaction.db.execute(
+    if write.sid is not None and fetch(
+        transaction.db,
         "UPDATE staged SET owner=?, state=?, node=?, scope=?, parent=?, name=?, mode=?,"
         " mtime_ns=?, size=?, sha256=?, kind=?, media_type=?, payload=?, file=?"
         " WHERE sid = ? RETURNING sid",
         (*row, write.sid),
-    ).fetchall():
+    ):
         return write.sid
-    rows = transaction.db.execute(
+    rows = fetch(
+        transaction.db,
         "INSERT INTO staged(owner, state, node, scope, parent, name, mode, mtime_ns, size, sha256,"
         " kind, media_type, payload, file) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING sid",
         row,
-    ).fetchall()
+    )
     return int(rows[0][0])
 
 
@@ -184,9 +189,7 @@ def apply_publish(transaction: Transaction, write: Write) -> Version:
     seq = transaction.next_seq
     sealed = write.sealed
     node, name, members = _resolve_node(transaction, write, seq)
-    rows = db.execute(
-        "SELECT scope, last_us FROM scopes WHERE node = ?", (write.scope_node,)
-    ).fetchall()
+    rows = fetch(db, "SELECT scope, last_us FROM scopes WHERE node = ?", (write.scope_node,))
     scope, last_us = rows[0]
     collected_us = next_collected_us(transaction.now_us, last_us)
     mtime_ns = transaction.now_us * 1000 if write.mtime_ns is None else write.mtime_ns
@@ -241,15 +244,14 @@ def apply_freeze(
     From here on their envelopes do not change, whatever happens to their names.
     """
     db = transaction.db
-    rows = db.execute(
+    rows = fetch(
+        db,
         "SELECT sid, version, file FROM staged WHERE state >= ? AND at_us <= ?"
         " ORDER BY sid LIMIT ?",
         (int(StagedState.PUBLISHED), older_than_us, limit),
-    ).fetchall()
+    )
     for row in rows:
-        db.execute(
-            "UPDATE staged SET state = ? WHERE sid = ?", (int(StagedState.SETTLING), row[0])
-        )
+        db.execute("UPDATE staged SET state = ? WHERE sid = ?", (int(StagedState.SETTLING), row[0]))
     return rows
 
 
@@ -433,23 +435,26 @@ def apply_delete_version(transaction: Transaction, version: Version) -> None:
     db = transaction.db
     seq = transaction.next_seq
     trash = f"trash/{seq}/{version.path.removeprefix('data/')}"
-    if not db.execute(
+    if not fetch(
+        db,
         "UPDATE data_files SET deleted_seq = ?, path = ? WHERE id = ? AND deleted_seq IS NULL"
         " RETURNING id",
         (seq, trash, version.id),
-    ).fetchall():
+    ):
         raise NotFound(f"{version.scope} {version.stamp} is in the trash already")
     # One that is not on its way to data/ yet will be placed in the trash at once.
-    if not db.execute(
+    if not fetch(
+        db,
         "SELECT 1 FROM staged WHERE version = ? AND state = ?",
         (version.id, int(StagedState.PUBLISHED)),
-    ).fetchall():
+    ):
         db.execute("INSERT INTO moves(source, target) VALUES(?,?)", (version.path, trash))
-    rows = db.execute(
+    rows = fetch(
+        db,
         "UPDATE scopes SET versions = versions - 1, bytes = bytes - ? WHERE scope = ?"
         " RETURNING node",
         (version.payload_size, version.scope),
-    ).fetchall()
+    )
     members: dict[str, Any] = {
         "version": version.id, "scope": version.scope, "collectedAt": version.collected_at,
     }  # fmt: skip
@@ -465,11 +470,12 @@ def _show_version_before(
     entry = _load(db, node)
     if entry.version != version_id:
         return {}
-    before = db.execute(
+    before = fetch(
+        db,
         "SELECT s.version, s.mtime_ns FROM shown s JOIN data_files d ON d.id = s.version"
         " WHERE s.node = ? AND d.deleted_seq IS NULL ORDER BY s.from_seq DESC LIMIT 1",
         (node,),
-    ).fetchall()
+    )
     if before:
         _show(transaction, node, seq, before[0][0], entry.mode, before[0][1])
         return {"node": node, "shows": before[0][0]}
@@ -488,11 +494,13 @@ def _resolve_node(
     live = tree.find_live_names(db, write.node)
     if live:
         return write.node, tree.path_within_scope(db, *live[0][1:]), {"node": write.node}
-    known = db.execute("SELECT 1 FROM nodes WHERE id = ?", (write.node,)).fetchall()
+    known = fetch(db, "SELECT 1 FROM nodes WHERE id = ?", (write.node,))
     if known or write.parent is None or write.name is None:
-        past = db.execute(
-            "SELECT parent, name FROM names WHERE node = ? ORDER BY id DESC LIMIT 1", (write.node,)
-        ).fetchall()
+        past = fetch(
+            db,
+            "SELECT parent, name FROM names WHERE node = ? ORDER BY id DESC LIMIT 1",
+            (write.node,),
+        )
         name = tree.path_within_scope(db, *past[0]) if past else write.name
         return write.node, name, {"node": write.node}
     if not tree.is_reachable(db, write.parent):
@@ -591,7 +599,7 @@ def _check_no_cycle(db: apsw.Connection, node: int, new_parent: int) -> None:
 
 
 def _scope_of(db: apsw.Connection, node: int) -> int | None:
-    rows = db.execute("SELECT scope FROM nodes WHERE id = ?", (node,)).fetchall()
+    rows = fetch(db, "SELECT scope FROM nodes WHERE id = ?", (node,))
     return rows[0][0] if rows else None
 
 
@@ -611,10 +619,11 @@ def _load_name(db: apsw.Connection, parent: int, name: bytes) -> tuple[int, Entr
 
 def _live_name_id(db: apsw.Connection, parent: int, name: bytes) -> int:
     return int(
-        db.execute(
+        fetch(
+            db,
             "SELECT id FROM names WHERE parent = ? AND name = ? AND until_seq IS NULL",
             (parent, name),
-        ).fetchall()[0][0]
+        )[0][0]
     )
 
 

@@ -73,7 +73,7 @@ class Draft:
         reader.copy_to(self._spill())
         self._size = reader.size
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write at an offset; a gap before it is filled with zeros. Raises `OSError`."""
         end = offset + len(data)
         self.changed = True
@@ -97,7 +97,7 @@ class Draft:
                 self._hashed = hashed
         self._size = max(self._size, end)
 
-    def append(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes | bytearray | memoryview) -> None:
         """Write at the end."""
         self.write(self._size, data)
 
@@ -178,9 +178,7 @@ class Draft:
     def _spill(self) -> int:
         if self._fd is None:
             self._path = self._owner.next_path()
-            self._fd = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             if self._memory:
                 write_all(self._fd, self._memory)
                 if self._hashed is not None:
@@ -200,9 +198,11 @@ class Draft:
         if not may_be_document(self._size, head, tail):
             return binary_kind(self._size)
         # Mapped, so that a large document costs page cache and no memory of ours.
-        with mmap.mmap(self._fd, self._size, access=mmap.ACCESS_READ) as content:
-            with memoryview(content) as view:
-                return decide_kind(view)
+        with (
+            mmap.mmap(self._fd, self._size, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as view,
+        ):
+            return decide_kind(view)
 
     def _digest_file(self) -> bytes:
         assert self._fd is not None
@@ -214,4 +214,3 @@ class Draft:
                 self._hash.update(self.read(self._hashed, step))
                 self._hashed += step
         return self._hash.digest()
-

@@ -18,6 +18,7 @@ from scopefs.errors import IndexBroken
 from scopefs.model.payload import Kind
 from scopefs.model.stamps import format_collected_at, format_stamp
 from scopefs.store.schema import APPLICATION_ID, migrate
+from scopefs.store.sql import fetch
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -81,7 +82,7 @@ def open_index(path: str, *, create: bool = False) -> apsw.Connection:
         db.wal_autocheckpoint(0)
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         if not create:
-            found = db.execute("PRAGMA application_id").fetchall()[0][0]
+            found = fetch(db, "PRAGMA application_id")[0][0]
             if found != APPLICATION_ID:
                 db.close()
                 raise IndexBroken(f"{path} is no index of scopefs (application id {found:#x})")
@@ -97,7 +98,7 @@ def initialize_database(path: str) -> apsw.Connection:
     """
     db = open_index(path, create=True)
     try:
-        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        fetch(db, "PRAGMA journal_mode = WAL")
         migrate(db)
     except apsw.Error as error:
         db.close()
@@ -171,13 +172,14 @@ def insert_version(
     payload_sha256: bytes = b"", media_type: str | None = None,
 ) -> Version:  # fmt: skip
     """Insert one row of data_files. Raises `apsw.ConstraintError` if path or time is taken."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         "INSERT INTO data_files(path, scope, collected_at, collected_us, created_at, size_bytes,"
         " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type)"
         f" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
         (path, scope, format_collected_at(collected_us), collected_us, created_at, size_bytes,
          int(kind), node, name, mtime_ns, payload_size, payload_sha256, media_type),
-    ).fetchall()  # fmt: skip
+    )  # fmt: skip
     return _to_version(rows[0])
 
 
@@ -195,30 +197,33 @@ def find_by_scope(
     db: apsw.Connection, scope: str, limit: int = -1, offset: int = 0
 ) -> list[Version]:
     """The versions of a scope, newest first. A negative limit means all of them."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"{_SELECT} WHERE scope = ? AND deleted_seq IS NULL"
         " ORDER BY collected_us DESC LIMIT ? OFFSET ?",
         (scope, limit, offset),
-    ).fetchall()
+    )
     return [_to_version(row) for row in rows]
 
 
 def list_after(db: apsw.Connection, scope: str, after_us: int, limit: int) -> list[Version]:
     """A page of a scope's versions, oldest first, strictly after a time."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"{_SELECT} WHERE scope = ? AND collected_us > ? AND deleted_seq IS NULL"
         " ORDER BY collected_us LIMIT ?",
         (scope, after_us, limit),
-    ).fetchall()
+    )
     return [_to_version(row) for row in rows]
 
 
 def list_before(db: apsw.Connection, before_id: int, limit: int) -> list[Version]:
     """A page of the versions of all scopes, newest first by order of publication."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"{_SELECT} WHERE id < ? AND deleted_seq IS NULL ORDER BY id DESC LIMIT ?",
         (before_id, limit),
-    ).fetchall()
+    )
     return [_to_version(row) for row in rows]
 
 
@@ -251,17 +256,15 @@ def find_at(db: apsw.Connection, scope: str, at_us: int) -> Version | None:
 def count_by_scope(db: apsw.Connection, scope: str) -> int:
     """How many versions a scope has, counted. `list_scopes` knows without counting."""
     return int(
-        db.execute(
-            "SELECT COUNT(*) FROM data_files WHERE scope = ? AND deleted_seq IS NULL", (scope,)
-        ).fetchall()[0][0]
+        fetch(
+            db, "SELECT COUNT(*) FROM data_files WHERE scope = ? AND deleted_seq IS NULL", (scope,)
+        )[0][0]
     )
 
 
 def delete_by_path(db: apsw.Connection, path: str) -> bool:
     """Remove the row of the envelope at `path`; False if there was none."""
-    return bool(
-        db.execute("DELETE FROM data_files WHERE path = ? RETURNING id", (path,)).fetchall()
-    )
+    return bool(fetch(db, "DELETE FROM data_files WHERE path = ? RETURNING id", (path,)))
 
 
 def list_scopes(
@@ -272,29 +275,31 @@ def list_scopes(
     `prefix` is literal and ends at a segment: `instagram` means `instagram.*`, never
     `instagram2.x`.
     """
-    rows = db.execute(
+    rows = fetch(
+        db,
         "SELECT s.scope, s.versions, s.bytes, (SELECT MAX(d.collected_us) FROM data_files d"
         "   WHERE d.scope = s.scope AND d.deleted_seq IS NULL)"
         " FROM scopes s WHERE s.versions > 0"
         "  AND (?1 = '' OR s.scope = ?1 OR (s.scope > ?1 || '.' AND s.scope < ?1 || '/'))"
         " ORDER BY s.scope LIMIT ?2 OFFSET ?3",
         (prefix, limit, offset),
-    ).fetchall()
+    )
     return [ScopeCount(*row) for row in rows]
 
 
 def sum_scopes(db: apsw.Connection) -> tuple[int, int, int]:
     """Over the whole vault: scopes with versions, versions, bytes of payload."""
-    row = db.execute(
+    row = fetch(
+        db,
         "SELECT COUNT(*), COALESCE(SUM(versions), 0), COALESCE(SUM(bytes), 0)"
-        " FROM scopes WHERE versions > 0"
-    ).fetchall()[0]
+        " FROM scopes WHERE versions > 0",
+    )[0]
     return int(row[0]), int(row[1]), int(row[2])
 
 
 def read_meta(db: apsw.Connection, key: str) -> Any:
     """A value of meta, or None."""
-    rows = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
+    rows = fetch(db, "SELECT value FROM meta WHERE key = ?", (key,))
     return rows[0][0] if rows else None
 
 
@@ -316,9 +321,10 @@ def index_identity(path: Path) -> tuple[int, int]:
 
 
 def _find(db: apsw.Connection, condition: str, values: tuple[Any, ...]) -> Version | None:
-    rows = db.execute(f"{_SELECT} {condition}", values).fetchall()
+    rows = fetch(db, f"{_SELECT} {condition}", values)
     return _to_version(rows[0]) if rows else None
 
 
 def _to_version(row: tuple[Any, ...]) -> Version:
-    return Version(*row[:6], Kind(row[6]), *row[7:])
+    id_, path, scope, collected_us, created_at, size_bytes, kind, *rest = row
+    return Version(id_, path, scope, collected_us, created_at, size_bytes, Kind(kind), *rest)

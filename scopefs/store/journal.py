@@ -34,6 +34,7 @@ from scopefs.model.events import (
     next_at_us,
 )
 from scopefs.store.index import index_identity, open_index
+from scopefs.store.sql import fetch
 
 T = TypeVar("T")
 
@@ -53,9 +54,7 @@ class Transaction:
     def head(self) -> tuple[int, int, bytes]:
         """Number, time and hash of the newest event."""
         if self._head is None:
-            rows = self.db.execute(
-                "SELECT seq, at_us, hash FROM events ORDER BY seq DESC LIMIT 1"
-            ).fetchall()
+            rows = fetch(self.db, "SELECT seq, at_us, hash FROM events ORDER BY seq DESC LIMIT 1")
             self._head = rows[0] if rows else (0, 0, FIRST_HASH)
         return self._head
 
@@ -108,9 +107,7 @@ class _Item(Generic[T]):
 class Journal:
     """The writing side of the index of one open vault. Usable from every thread."""
 
-    def __init__(
-        self, index_path: Path, gate_path: Path, clock_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, index_path: Path, gate_path: Path, clock_us: Callable[[], int]) -> None:
         self._path = index_path
         self._clock_us = clock_us
         self._gate = os.open(gate_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -176,7 +173,7 @@ class Journal:
             mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
             try:
                 # A connection that has not read yet checkpoints nothing, silently.
-                self._db.execute("SELECT 1 FROM meta LIMIT 1").fetchall()
+                fetch(self._db, "SELECT 1 FROM meta LIMIT 1")
                 self._db.wal_checkpoint(mode=mode)
             except apsw.BusyError:
                 return
@@ -240,7 +237,7 @@ class Journal:
         durable = any(item.durable for item in batch)
         wanted = "FULL" if durable else "NORMAL"
         if self._synchronous != wanted:
-            db.execute(f"PRAGMA synchronous = {wanted}").fetchall()
+            fetch(db, f"PRAGMA synchronous = {wanted}")
             self._synchronous = wanted
         db.execute("BEGIN IMMEDIATE")
         transaction = Transaction(db, self._clock_us())

@@ -26,6 +26,7 @@ from scopefs.model.payload import Kind
 from scopefs.store.atomic import copy_range
 from scopefs.store.index import Version, find_by_id
 from scopefs.store.layout import Layout
+from scopefs.store.sql import fetch
 
 WHOLE_MAX_BYTES = 65_536
 """Settled payloads up to this size are read and checked whole when they are opened."""
@@ -153,7 +154,7 @@ def open_envelope(db: apsw.Connection, layout: Layout, version: Version) -> Payl
 
 def is_settled(db: apsw.Connection, version_id: int) -> bool:
     """Whether the version's envelope stands on the disk and will not change any more."""
-    return not db.execute("SELECT 1 FROM staged WHERE version = ?", (version_id,)).fetchall()
+    return not fetch(db, "SELECT 1 FROM staged WHERE version = ?", (version_id,))
 
 
 def envelope_size(version: Version) -> int:
@@ -171,9 +172,7 @@ def _open(
         if found is None:
             raise NotFound(f"{version.scope} {version.stamp} is gone")
         try:
-            staged = db.execute(
-                "SELECT payload, file FROM staged WHERE version = ?", (version.id,)
-            ).fetchall()
+            staged = fetch(db, "SELECT payload, file FROM staged WHERE version = ?", (version.id,))
             if staged:
                 if envelope:
                     found = find_by_id(db, version.id) or found

@@ -34,6 +34,7 @@ from scopefs.store.layout import Layout
 from scopefs.store.owners import iterate_dead_owners, list_files, remove_if_empty
 from scopefs.store.partial import save_staged
 from scopefs.store.settle import hash_file
+from scopefs.store.sql import fetch
 
 _LOG = logging.getLogger(__name__)
 
@@ -125,11 +126,12 @@ def _remove_orphans(directory: Path, readers: ReaderPool, result: Recovered) -> 
 
 def _load_rows(db: apsw.Connection, owner: str) -> list[tuple[StagedState, Write]]:
     """The unpublished rows of an owner, oldest first."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         "SELECT sid, state, node, scope, parent, name, mode, mtime_ns, size, sha256, kind,"
         " media_type, payload, file FROM staged WHERE owner = ? AND state < ? ORDER BY sid",
         (owner, int(StagedState.PUBLISHED)),
-    ).fetchall()
+    )
     return [
         (
             StagedState(row[1]),

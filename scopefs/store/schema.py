@@ -46,6 +46,7 @@ moves: files that are to be moved by whoever settles next
 import apsw
 
 from scopefs.errors import NewerFormat
+from scopefs.store.sql import fetch
 
 APPLICATION_ID = 0x53434653
 """`SCFS`: an empty file or somebody else's database is not taken for an index."""
@@ -102,7 +103,7 @@ MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
 
 def read_user_version(db: apsw.Connection) -> int:
     """The schema version of an open index."""
-    return int(db.execute("PRAGMA user_version").fetchall()[0][0])
+    return int(fetch(db, "PRAGMA user_version")[0][0])
 
 
 def migrate(db: apsw.Connection) -> bool:

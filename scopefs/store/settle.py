@@ -42,6 +42,7 @@ from scopefs.store.journal import Journal, Transaction
 from scopefs.store.layout import Layout
 from scopefs.store.owners import iterate_dead_owners, remove_if_empty
 from scopefs.store.payloads import file_facts
+from scopefs.store.sql import fetch
 
 BATCH_ROWS = 2000
 _EVENT_PAGE = 5000
@@ -67,9 +68,7 @@ class Settler:
         self._layout = layout
         self._journal = journal
         self._readers = readers
-        self._lock = os.open(
-            layout.lock("settle"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        self._lock = os.open(layout.lock("settle"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
         """Close the lock file."""
@@ -104,7 +103,7 @@ class Settler:
                 ),
                 durable=True,
             )
-            moves = db.execute("SELECT id, source, target FROM moves").fetchall()
+            moves = fetch(db, "SELECT id, source, target FROM moves")
             placements = [found for row in rows if (found := self._try_prepare(db, *row))]
             root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -176,7 +175,7 @@ class Settler:
     def _read_staged(self, db: apsw.Connection, sid: int, file: str | None) -> bytes:
         if file is not None:
             return (self._layout.staging / file).read_bytes()
-        return bytes(db.execute("SELECT payload FROM staged WHERE sid = ?", (sid,)).fetchall()[0][0])
+        return bytes(fetch(db, "SELECT payload FROM staged WHERE sid = ?", (sid,))[0][0])
 
     def _copy_payload(self, file: str, target: int, offset: int, version: Version) -> None:
         path = self._layout.staging / file
@@ -245,16 +244,15 @@ class Settler:
         """Append the lines after `settled_seq`; what a cut append left behind it is cut off."""
         previous = FIRST_HASH
         if settled_seq:
-            previous = db.execute(
-                "SELECT hash FROM events WHERE seq = ?", (settled_seq,)
-            ).fetchall()[0][0]
+            previous = fetch(db, "SELECT hash FROM events WHERE seq = ?", (settled_seq,))[0][0]
         seq = settled_seq
         while seq < last_seq:
-            rows = db.execute(
+            rows = fetch(
+                db,
                 "SELECT seq, at_us, detail, hash FROM events WHERE seq > ? AND seq <= ?"
                 " ORDER BY seq LIMIT ?",
                 (seq, last_seq, _EVENT_PAGE),
-            ).fetchall()
+            )
             days: dict[str, list[bytes]] = {}
             for row_seq, at_us, detail, digest in rows:
                 line = encode_event_line(row_seq, at_us, previous, detail)
@@ -316,13 +314,14 @@ def _seq_of(line: bytes) -> int:
 
 def _has_work(db: apsw.Connection, older_than_us: int) -> bool:
     return bool(
-        db.execute(
+        fetch(
+            db,
             "SELECT EXISTS(SELECT 1 FROM staged WHERE state >= ? AND at_us <= ?)"
             " OR EXISTS(SELECT 1 FROM moves)"
             " OR (SELECT COALESCE(MAX(seq), 0) FROM events)"
             "  > (SELECT value FROM meta WHERE key = 'settled_seq')",
             (int(StagedState.PUBLISHED), older_than_us),
-        ).fetchall()[0][0]
+        )[0][0]
     )
 
 

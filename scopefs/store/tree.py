@@ -10,6 +10,7 @@ import apsw
 
 from scopefs.model.naming import ROOT_PLACE, NodeKind, Place
 from scopefs.model.scope import parse_scope
+from scopefs.store.sql import fetch
 
 ROOT_NODE = 1
 
@@ -85,17 +86,18 @@ _PAST = (
 
 def find_node(db: apsw.Connection, node: int) -> Entry | None:
     """What a node shows now, whether or not a name still leads to it."""
-    rows = db.execute(f"SELECT {_ENTRY} FROM nodes k {_SHOWN} WHERE k.id = ?", (node,)).fetchall()
+    rows = fetch(db, f"SELECT {_ENTRY} FROM nodes k {_SHOWN} WHERE k.id = ?", (node,))
     return _to_entry(rows[0]) if rows else None
 
 
 def find_child(db: apsw.Connection, parent: int, name: bytes) -> Entry | None:
     """The entry that `name` leads to in the directory `parent` now."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"SELECT {_ENTRY} FROM names n JOIN nodes k ON k.id = n.node {_SHOWN}"
         " WHERE n.parent = ? AND n.name = ? AND n.until_seq IS NULL",
         (parent, name),
-    ).fetchall()
+    )
     return _to_entry(rows[0]) if rows else None
 
 
@@ -103,20 +105,19 @@ def list_children(
     db: apsw.Connection, parent: int, after_slot: int, limit: int
 ) -> list[DirectoryEntry]:
     """A page of a directory's live names, by slot."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"SELECT n.slot, n.name, {_ENTRY} FROM names n JOIN nodes k ON k.id = n.node {_SHOWN}"
         " WHERE n.parent = ? AND n.until_seq IS NULL AND n.slot > ? ORDER BY n.slot LIMIT ?",
         (parent, after_slot, limit),
-    ).fetchall()
+    )
     return [DirectoryEntry(row[0], row[1], _to_entry(row[2:])) for row in rows]
 
 
 def has_children(db: apsw.Connection, parent: int) -> bool:
     """Whether a directory has a live name."""
     return bool(
-        db.execute(
-            "SELECT 1 FROM names WHERE parent = ? AND until_seq IS NULL LIMIT 1", (parent,)
-        ).fetchall()
+        fetch(db, "SELECT 1 FROM names WHERE parent = ? AND until_seq IS NULL LIMIT 1", (parent,))
     )
 
 
@@ -124,24 +125,23 @@ def list_past_names(
     db: apsw.Connection, parent: int, after_slot: int, limit: int
 ) -> list[PastName]:
     """A page of all names that ever stood in a directory, each once, by slot."""
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"{_PAST} WHERE n.parent = ? AND n.slot > ? GROUP BY n.slot ORDER BY n.slot LIMIT ?",
         (parent, after_slot, limit),
-    ).fetchall()
+    )
     return [_to_past_name(row) for row in rows]
 
 
 def find_past_name(db: apsw.Connection, parent: int, name: bytes) -> PastName | None:
     """A name that a directory has, or has had."""
-    rows = db.execute(
-        f"{_PAST} WHERE n.parent = ? AND n.name = ? GROUP BY n.slot", (parent, name)
-    ).fetchall()
+    rows = fetch(db, f"{_PAST} WHERE n.parent = ? AND n.name = ? GROUP BY n.slot", (parent, name))
     return _to_past_name(rows[0]) if rows else None
 
 
 def find_name_row(db: apsw.Connection, name_id: int) -> tuple[int, bytes, int] | None:
     """Parent, name and node of an entry that stood or stands."""
-    rows = db.execute("SELECT parent, name, node FROM names WHERE id = ?", (name_id,)).fetchall()
+    rows = fetch(db, "SELECT parent, name, node FROM names WHERE id = ?", (name_id,))
     return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 
 
@@ -160,27 +160,25 @@ def find_place(db: apsw.Connection, node: int) -> Place | None:
     """The place that a directory's node is; None if it is no directory."""
     if node == ROOT_NODE:
         return ROOT_PLACE
-    rows = db.execute("SELECT kind, scope FROM nodes WHERE id = ?", (node,)).fetchall()
+    rows = fetch(db, "SELECT kind, scope FROM nodes WHERE id = ?", (node,))
     if not rows or not NodeKind(rows[0][0]).is_directory:
         return None
     kind = NodeKind(rows[0][0])
     if kind is NodeKind.SOURCE:
         # A source never gets another name, but may have been removed.
-        names = db.execute("SELECT name FROM names WHERE node = ? LIMIT 1", (node,)).fetchall()
+        names = fetch(db, "SELECT name FROM names WHERE node = ? LIMIT 1", (node,))
         return Place(kind, (names[0][0].decode("ascii"),)) if names else None
     return Place(kind, parse_scope(scope_text(db, rows[0][1])).segments)
 
 
 def scope_text(db: apsw.Connection, scope_node: int) -> str:
     """The text of a scope, by the node of its directory."""
-    return str(
-        db.execute("SELECT scope FROM scopes WHERE node = ?", (scope_node,)).fetchall()[0][0]
-    )
+    return str(fetch(db, "SELECT scope FROM scopes WHERE node = ?", (scope_node,))[0][0])
 
 
 def find_scope_node(db: apsw.Connection, scope: str) -> int | None:
     """The node of a scope's directory, live or removed; None for a scope that never was."""
-    rows = db.execute("SELECT node FROM scopes WHERE scope = ?", (scope,)).fetchall()
+    rows = fetch(db, "SELECT node FROM scopes WHERE scope = ?", (scope,))
     return int(rows[0][0]) if rows else None
 
 
@@ -194,11 +192,12 @@ def path_within_scope(db: apsw.Connection, parent: int, name: bytes) -> bytes:
     parts = [name]
     node = parent
     while True:
-        rows = db.execute(
+        rows = fetch(
+            db,
             "SELECT k.kind, n.parent, n.name FROM nodes k LEFT JOIN names n"
             " ON n.node = k.id AND n.until_seq IS NULL WHERE k.id = ?",
             (node,),
-        ).fetchall()
+        )
         if not rows or rows[0][0] != NodeKind.FOLDER or rows[0][1] is None:
             return b"/".join(reversed(parts))
         node = rows[0][1]
@@ -226,19 +225,18 @@ def list_history(
     The versions of the files that bore the name, while they bore it; and, where a rename brought
     the file, what it was before, and what it replaced there.
     """
-    rows = db.execute(
+    rows = fetch(
+        db,
         f"{_HISTORY} SELECT DISTINCT d.id, d.collected_us {_HISTORY_VERSIONS}"
         " AND d.collected_us > ?3 ORDER BY d.collected_us LIMIT ?4",
         (parent, name, after_us, limit),
-    ).fetchall()
+    )
     return [(row[0], row[1]) for row in rows]
 
 
 def find_newest_in_history(db: apsw.Connection, parent: int, name: bytes) -> int | None:
     """The time of the newest version in a name's history."""
-    rows = db.execute(
-        f"{_HISTORY} SELECT MAX(d.collected_us) {_HISTORY_VERSIONS}", (parent, name)
-    ).fetchall()
+    rows = fetch(db, f"{_HISTORY} SELECT MAX(d.collected_us) {_HISTORY_VERSIONS}", (parent, name))
     return rows[0][0] if rows[0][0] is not None else None
 
 
