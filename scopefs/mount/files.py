@@ -217,7 +217,6 @@ class Files:
         if file.reader is None and file.version == version_id and file.draft is None:
             file.reader = reader
             return reader
-        reader.close()
         return file.reader if file.draft is None else None
 
     async def write(self, handle: Handle, offset: int, data: bytes) -> int:
@@ -381,9 +380,7 @@ class Files:
         for file in list(self._by_node.values()):
             if file.publishing is None and file.draft is not None:
                 await self._keep_partial(file, "still open when the vault was unmounted")
-            if file.reader is not None:
-                file.reader.close()
-                file.reader = None
+            file.reader = None
 
     # Inside
 
@@ -411,9 +408,7 @@ class Files:
         file.mode, file.mtime_ns = entry.mode, entry.mtime_ns
         if file.version != entry.version:
             file.version, file.size = entry.version, entry.size
-            if file.reader is not None:
-                file.reader.close()
-                file.reader = None
+            file.reader = None
 
     async def _begin(self, handle: Handle, *, keep: bool = True) -> Draft:
         """The session's draft; the first change makes it, as a copy of what was there.
@@ -563,15 +558,12 @@ class Files:
         self._note_cached(file.node, -1)
 
     def _drop_draft(self, file: OpenFile, *, keep_file: bool = False) -> None:
+        # Nothing is closed here: a read under way in a thread may still hold it.
         if file.draft is not None:
-            if keep_file:
-                file.draft.close()
-            else:
+            if not keep_file:
                 file.draft.discard()
             file.draft = None
-        if file.reader is not None:
-            file.reader.close()
-            file.reader = None
+        file.reader = None
         file.dirty = False
         file.failed = None
         file.sealed = None
@@ -600,9 +592,7 @@ class Files:
                 del self._by_name[file.parent]
 
     def _forget(self, file: OpenFile) -> None:
-        if file.reader is not None:
-            file.reader.close()
-            file.reader = None
+        file.reader = None
         if self._by_node.get(file.node) is file and file.publishing is None:
             del self._by_node[file.node]
 

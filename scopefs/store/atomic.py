@@ -13,6 +13,22 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+class Descriptor:
+    """An open file, closed when nothing refers to it any more.
+
+    Whoever reads in a thread holds a reference: so no descriptor is closed, and its number given
+    to another file, in the middle of a read.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
 def sync_file_system(fd: int) -> None:
     """Write everything of the file system of `fd` to the disk (syncfs). Raises `OSError`."""
     if _LIBC.syncfs(fd) != 0:

@@ -18,7 +18,7 @@ from scopefs.model.payload import (
     guess_media_type,
     may_be_document,
 )
-from scopefs.store.atomic import write_all
+from scopefs.store.atomic import Descriptor, write_all
 from scopefs.store.changes import Sealed
 from scopefs.store.owners import Owner
 from scopefs.store.payloads import PayloadReader
@@ -34,7 +34,7 @@ class Draft:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._memory = bytearray()
-        self._fd: int | None = None
+        self._file: Descriptor | None = None
         self._path: Path | None = None
         self._size = 0
         self._hash = hashlib.sha256()
@@ -50,9 +50,9 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self.close()
         if error is not None:
             self.discard()
+        self.close()
 
     @property
     def size(self) -> int:
@@ -62,7 +62,7 @@ class Draft:
     @property
     def in_memory(self) -> bool:
         """Whether reads and writes touch no file."""
-        return self._fd is None
+        return self._file is None
 
     def copy_from(self, reader: PayloadReader) -> None:
         """Start as a copy of a stored payload."""
@@ -77,7 +77,7 @@ class Draft:
         """Write at an offset; a gap before it is filled with zeros. Raises `OSError`."""
         end = offset + len(data)
         self.changed = True
-        if self._fd is None and max(end, self._size) <= MEMORY_MAX_BYTES:
+        if self._file is None and max(end, self._size) <= MEMORY_MAX_BYTES:
             if offset > len(self._memory):
                 self._memory.extend(bytes(offset - len(self._memory)))
             self._memory[offset:end] = data
@@ -103,16 +103,17 @@ class Draft:
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from an offset; fewer at the end."""
+        file = self._file
         size = max(0, min(size, self._size - offset))
-        if self._fd is None:
+        if file is None:
             return bytes(self._memory[offset : offset + size])
-        data = os.pread(self._fd, size, offset)
+        data = os.pread(file.number, size, offset)
         return data + bytes(size - len(data))
 
     def truncate(self, size: int) -> None:
         """Set the length; what is gained reads as zeros. Raises `OSError`."""
         self.changed = True
-        if self._fd is None and size <= MEMORY_MAX_BYTES:
+        if self._file is None and size <= MEMORY_MAX_BYTES:
             if size > len(self._memory):
                 self._memory.extend(bytes(size - len(self._memory)))
             del self._memory[size:]
@@ -124,8 +125,8 @@ class Draft:
 
     def sync(self) -> None:
         """Make the bytes durable where they are in a file."""
-        if self._fd is not None:
-            os.fdatasync(self._fd)
+        if self._file is not None:
+            os.fdatasync(self._file.number)
             if not self._name_is_durable:
                 self._owner.sync_names()
                 self._name_is_durable = True
@@ -140,7 +141,7 @@ class Draft:
         head = self.read(0, _EDGE_BYTES)
         kind = self._decide_kind(head)
         media_type = guess_media_type(kind, name, head)
-        if self._fd is None:
+        if self._file is None:
             payload = bytes(self._memory)
             digest = hashlib.sha256(payload).digest()
             return Sealed(self._size, digest, kind, media_type, payload, None)
@@ -149,14 +150,11 @@ class Draft:
         )
 
     def close(self) -> None:
-        """Give up the descriptor; a staging file stays for whoever its row names."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Let go; a staging file stays for whoever its row names."""
+        self._file = None
 
     def discard(self) -> None:
-        """Close, and remove the staging file."""
-        self.close()
+        """Remove the staging file; the bytes stay readable while somebody reads them."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             self._path = None
@@ -164,7 +162,6 @@ class Draft:
     def save(self, path: Path) -> None:
         """Write the bytes to a new file, durably if the disk lets us. Raises `OSError`."""
         if self._path is not None:
-            self.close()
             self._path.rename(path)
             self._path = None
             return
@@ -176,16 +173,19 @@ class Draft:
             os.close(fd)
 
     def _spill(self) -> int:
-        if self._fd is None:
+        """The descriptor of the staging file, which memory gives way to."""
+        if self._file is None:
             self._path = self._owner.next_path()
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            file = Descriptor(os.open(self._path, flags, 0o600))
             if self._memory:
-                write_all(self._fd, self._memory)
+                write_all(file.number, self._memory)
                 if self._hashed is not None:
                     self._hash.update(self._memory)
                     self._hashed = len(self._memory)
-                self._memory = bytearray()
-        return self._fd
+            self._file = file
+            self._memory = bytearray()
+        return self._file.number
 
     def _relative_path(self) -> str:
         assert self._path is not None
@@ -193,19 +193,18 @@ class Draft:
 
     def _decide_kind(self, head: bytes) -> Kind:
         tail = self.read(max(0, self._size - _EDGE_BYTES), _EDGE_BYTES)
-        if self._fd is None:
+        if self._file is None:
             return decide_kind(self._memory)
         if not may_be_document(self._size, head, tail):
             return binary_kind(self._size)
         # Mapped, so that a large document costs page cache and no memory of ours.
         with (
-            mmap.mmap(self._fd, self._size, access=mmap.ACCESS_READ) as content,
+            mmap.mmap(self._file.number, self._size, access=mmap.ACCESS_READ) as content,
             memoryview(content) as view,
         ):
             return decide_kind(view)
 
     def _digest_file(self) -> bytes:
-        assert self._fd is not None
         if self._hashed != self._size:
             if self._hashed is None:
                 self._hash, self._hashed = hashlib.sha256(), 0

@@ -23,7 +23,7 @@ from scopefs.model.envelope import (
     stored_size,
 )
 from scopefs.model.payload import Kind
-from scopefs.store.atomic import copy_range
+from scopefs.store.atomic import Descriptor, copy_range
 from scopefs.store.index import Version, find_by_id
 from scopefs.store.layout import Layout
 from scopefs.store.sql import fetch
@@ -48,7 +48,7 @@ class PayloadReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up the descriptor."""
+        """Give up the file; reads under way in other threads still finish."""
         ...
 
 
@@ -73,36 +73,39 @@ class BytesReader:
 
 
 class FileReader:
-    """A slice of a file. Owns the descriptor."""
+    """A slice of a file."""
 
-    def __init__(self, fd: int, start: int, size: int) -> None:
-        self._fd = fd
+    def __init__(self, file: Descriptor, start: int, size: int) -> None:
+        self._file: Descriptor | None = file
         self._start = start
         self.size = size
 
     def read(self, offset: int, size: int) -> bytes:
+        file = self._open_file()
         size = max(0, min(size, self.size - offset))
-        data = os.pread(self._fd, size, self._start + offset)
+        data = os.pread(file.number, size, self._start + offset)
         if len(data) != size:
             raise PayloadCorrupt("a stored file is shorter than recorded")
         return data
 
     def copy_to(self, fd: int, offset: int = 0) -> None:
         if self._start == 0:
-            copy_range(self._fd, fd, self.size, offset)
+            copy_range(self._open_file().number, fd, self.size, offset)
             return
         for start in range(0, self.size, _CHUNK_BYTES):
             BytesReader(self.read(start, _CHUNK_BYTES)).copy_to(fd, offset + start)
 
     def slice(self, start: int, size: int) -> "FileReader":
-        """A reader of a part, which takes over the descriptor."""
-        fd, self._fd = self._fd, -1
-        return FileReader(fd, self._start + start, size)
+        """A reader of a part."""
+        return FileReader(self._open_file(), self._start + start, size)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file = None
+
+    def _open_file(self) -> Descriptor:
+        if self._file is None:
+            raise ValueError("the reader is closed")
+        return self._file
 
 
 class JoinedReader:
@@ -235,9 +238,8 @@ def _open_settled(layout: Layout, version: Version, *, envelope: bool) -> Payloa
 
 
 def _open_file(path: Path, start: int, size: int) -> FileReader:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    found = os.fstat(fd).st_size
+    file = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    found = os.fstat(file.number).st_size
     if found != start + size:
-        os.close(fd)
         raise PayloadCorrupt(f"{path} has {found} bytes instead of {start + size}")
-    return FileReader(fd, start, size)
+    return FileReader(file, start, size)

@@ -19,6 +19,7 @@ import hashlib
 import logging
 import os
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,14 @@ class _Placement:
 
 
 class Settler:
-    """Places what this vault has published. One call at a time in the process."""
+    """Places what this vault has published. Usable from every thread."""
 
     def __init__(self, layout: Layout, journal: Journal, readers: ReaderPool) -> None:
         self._layout = layout
         self._journal = journal
         self._readers = readers
+        # The file lock is one for the whole process.
+        self._threads = threading.Lock()
         self._lock = os.open(layout.lock("settle"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
@@ -80,16 +83,17 @@ class Settler:
         If another process is settling: `wait` for it, or leave it to that one. Raises `OSError`,
         `NoSpace`, `IndexBroken`; then everything is where it was, and the next call repeats it.
         """
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        try:
-            while self._settle_batch(older_than_us):
-                pass
-            return True
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        with self._threads:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                return False
+            try:
+                while self._settle_batch(older_than_us):
+                    pass
+                return True
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _settle_batch(self, older_than_us: int) -> bool:
         """Settle up to `BATCH_ROWS`; True if there may be more."""
