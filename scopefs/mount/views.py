@@ -121,11 +121,15 @@ class Views:
         ]
 
     def _list_history(self, node: int, after: int) -> Iterator[Listed]:
+        name = b""
+        if after:
+            with self._vault.read() as db:
+                name = tree.find_name_of_slot(db, node, after)
         while True:
             with self._vault.read() as db:
-                page = tree.list_past_names(db, node, after, PAGE)
+                page = tree.list_past_names(db, node, name, PAGE)
             for past in page:
-                after = past.slot
+                name = past.name
                 if past.kind is not NodeKind.SCOPE:
                     yield past.name, _past_attributes(past), past.slot
             if len(page) < PAGE:

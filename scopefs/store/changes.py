@@ -388,7 +388,7 @@ def apply_rename(
     seq = transaction.next_seq
     replaced: int | None = None
     if target is not None:
-        _end_name(transaction, _live_name_id(db, new_parent, new_name), new_parent, seq)
+        _end_name(transaction, tree.load_name_id(db, new_parent, new_name), new_parent, seq)
         replaced = target.node if target.links == 1 and not target.kind.is_directory else None
     _end_name(transaction, row, parent, seq)
     _insert_name(transaction, new_parent, new_name, entry.node, seq, came_from=row)
@@ -529,7 +529,9 @@ def _insert_name(
     if past is not None:
         slot = past.slot
     elif slot is None:
-        slot = allocate_nodes(transaction, 1)
+        # A new node's first name takes its number; a further name needs one of its own.
+        named = fetch(db, "SELECT 1 FROM names WHERE node = ? LIMIT 1", (node,))
+        slot = allocate_nodes(transaction, 1) if named else node
     db.execute(
         "INSERT INTO names(parent, name, node, from_seq, came_from, slot) VALUES(?,?,?,?,?,?)",
         (parent, name, node, seq, came_from, slot),
@@ -555,8 +557,7 @@ def _show(
     target: bytes | None = None,
 ) -> None:  # fmt: skip
     transaction.db.execute(
-        "INSERT OR REPLACE INTO shown(node, from_seq, version, mode, mtime_ns, target)"
-        " VALUES(?,?,?,?,?,?)",
+        "INSERT INTO shown(node, from_seq, version, mode, mtime_ns, target) VALUES(?,?,?,?,?,?)",
         (node, seq, version, mode, mtime_ns, target),
     )
 
@@ -614,17 +615,7 @@ def _load_name(db: apsw.Connection, parent: int, name: bytes) -> tuple[int, Entr
     entry = tree.find_child(db, parent, name)
     if entry is None:
         raise NotFound(f"{show_name(name)} is not there")
-    return _live_name_id(db, parent, name), entry
-
-
-def _live_name_id(db: apsw.Connection, parent: int, name: bytes) -> int:
-    return int(
-        fetch(
-            db,
-            "SELECT id FROM names WHERE parent = ? AND name = ? AND until_seq IS NULL",
-            (parent, name),
-        )[0][0]
-    )
+    return tree.load_name_id(db, parent, name), entry
 
 
 def _attributes(mode: int, mtime_ns: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ Units: `_us` microseconds since the epoch. Raises `NoSpace`, `IndexBroken`, `Una
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -33,13 +34,18 @@ from scopefs.model.events import (
     hash_event_line,
     next_at_us,
 )
-from scopefs.store.index import index_identity, open_index
+from scopefs.store.index import BUSY_TIMEOUT_MS, index_identity, open_index
 from scopefs.store.sql import fetch
 
 T = TypeVar("T")
 
 CHECKPOINT_PAGES = 4096
-"""WAL length above which settling checkpoints: 16 MiB of 4 KiB pages."""
+"""WAL length above which the committer checkpoints: 16 MiB of 4 KiB pages."""
+
+CHECKPOINT_PATIENCE_MS = 100
+"""How long a checkpoint waits for readers of other processes."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class Transaction:
@@ -161,26 +167,29 @@ class Journal:
             # Something must be written, or there is nothing for SQLite to sync.
             self.run(_touch, durable=True)
 
-    def checkpoint(self, *, truncate: bool = False) -> None:
-        """Copy the WAL into index.db if it has grown, or (`truncate`) empty it as far as possible.
-
-        By the writing connection, between its transactions: another one would chase the writer
-        and the WAL would never be reset.
-        """
+    def checkpoint(self) -> None:
+        """Copy the WAL into index.db and empty it, as far as other processes let us."""
         with self._leader:
-            if self._db is None or not (truncate or self._wal_pages > CHECKPOINT_PAGES):
-                return
-            mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-            try:
-                # A connection that has not read yet checkpoints nothing, silently.
-                fetch(self._db, "SELECT 1 FROM meta LIMIT 1")
-                self._db.wal_checkpoint(mode=mode)
-            except apsw.BusyError:
-                return
-            except apsw.Error as error:
-                self._disconnect()
-                raise to_scopefs_error(error) from error
-            self._wal_pages = 0
+            if self._db is not None and self._wal_pages:
+                self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def _checkpoint(self, mode: int) -> None:
+        db = self._db
+        if db is None:
+            return
+        self._wal_pages = 0
+        try:
+            # A connection that has not read yet checkpoints nothing, silently.
+            fetch(db, "SELECT 1 FROM meta LIMIT 1")
+            db.set_busy_timeout(CHECKPOINT_PATIENCE_MS)
+            db.wal_checkpoint(mode=mode)
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        except apsw.BusyError:
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        except apsw.Error as error:
+            # What was committed is safe in the WAL; the next commit meets the trouble and tells.
+            _LOG.error("the WAL could not be checkpointed: %s", error)
+            self._disconnect()
 
     def close(self) -> None:
         """Close the connection. What was committed stays committed."""
@@ -228,6 +237,10 @@ class Journal:
             for item in batch:
                 item.error = item.error or failure
                 item.done = True
+        if self._wal_pages > CHECKPOINT_PAGES:
+            # Between two batches, by the writer itself: a WAL that starts anew is written over in
+            # place, which syncs twice as fast as one that grows.
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _commit_locked(self, batch: list[_Item[Any]]) -> None:
         db = self._db or self._connect()

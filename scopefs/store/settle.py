@@ -9,7 +9,7 @@ S3  syncfs: contents before names
 S4  envelopes are linked into data/; pending moves to the trash are made
 S5  event lines are appended; syncfs: names and lines
 S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes)
-S7  staging files are removed, the WAL is checkpointed if it has grown
+S7  staging files are removed
 
 Only the holder of `settle.lock` makes, moves or removes files in data/, blobs/, trash/ and events/.
 """
@@ -126,7 +126,6 @@ class Settler:
             lambda transaction: _drop(transaction, placements, done, last_seq), durable=False
         )
         self._sweep(placements)
-        self._journal.checkpoint()
         return len(rows) == BATCH_ROWS and bool(placements)
 
     def _sweep(self, placements: list[_Placement]) -> None:

@@ -78,10 +78,11 @@ _HISTORY_VERSIONS = (
     "  AND s.from_seq >= c.from_seq AND (c.until_seq IS NULL OR s.from_seq < c.until_seq)"
     " JOIN data_files d ON d.id = s.version WHERE d.deleted_seq IS NULL"
 )
-_PAST = (
-    # MIN takes the other columns from its own row.
-    "SELECT n.slot, MIN(n.id), n.name, k.kind, n.node FROM names n JOIN nodes k ON k.id = n.node"
+_NEWEST_NAME = (
+    # At most one entry of a name lives, and then it is the newest.
+    "(SELECT id FROM names WHERE parent = ?1 AND name = ?2 ORDER BY from_seq DESC LIMIT 1)"
 )
+_PAST = "SELECT n.slot, n.id, n.name, k.kind, n.node FROM names n JOIN nodes k ON k.id = n.node"
 
 
 def find_node(db: apsw.Connection, node: int) -> Entry | None:
@@ -95,10 +96,15 @@ def find_child(db: apsw.Connection, parent: int, name: bytes) -> Entry | None:
     rows = fetch(
         db,
         f"SELECT {_ENTRY} FROM names n JOIN nodes k ON k.id = n.node {_SHOWN}"
-        " WHERE n.parent = ? AND n.name = ? AND n.until_seq IS NULL",
+        f" WHERE n.id = {_NEWEST_NAME} AND n.until_seq IS NULL",
         (parent, name),
     )
     return _to_entry(rows[0]) if rows else None
+
+
+def load_name_id(db: apsw.Connection, parent: int, name: bytes) -> int:
+    """The id of the live entry of a name that is known to be there."""
+    return int(fetch(db, f"SELECT {_NEWEST_NAME}", (parent, name))[0][0])
 
 
 def list_children(
@@ -122,21 +128,33 @@ def has_children(db: apsw.Connection, parent: int) -> bool:
 
 
 def list_past_names(
-    db: apsw.Connection, parent: int, after_slot: int, limit: int
+    db: apsw.Connection, parent: int, after_name: bytes, limit: int
 ) -> list[PastName]:
-    """A page of all names that ever stood in a directory, each once, by slot."""
+    """A page of all names that ever stood in a directory, each once, by name."""
     rows = fetch(
         db,
-        f"{_PAST} WHERE n.parent = ? AND n.slot > ? GROUP BY n.slot ORDER BY n.slot LIMIT ?",
-        (parent, after_slot, limit),
+        f"{_PAST} WHERE n.id IN (SELECT MIN(id) FROM names WHERE parent = ? AND name > ?"
+        " GROUP BY name ORDER BY name LIMIT ?) ORDER BY n.name",
+        (parent, after_name, limit),
     )
     return [_to_past_name(row) for row in rows]
 
 
 def find_past_name(db: apsw.Connection, parent: int, name: bytes) -> PastName | None:
     """A name that a directory has, or has had."""
-    rows = fetch(db, f"{_PAST} WHERE n.parent = ? AND n.name = ? GROUP BY n.slot", (parent, name))
+    rows = fetch(
+        db,
+        f"{_PAST} WHERE n.id = (SELECT id FROM names WHERE parent = ? AND name = ?"
+        " ORDER BY from_seq LIMIT 1)",
+        (parent, name),
+    )
     return _to_past_name(rows[0]) if rows else None
+
+
+def find_name_of_slot(db: apsw.Connection, parent: int, slot: int) -> bytes:
+    """The name that has a slot in a directory; empty if none has. Reads all its names."""
+    rows = fetch(db, "SELECT name FROM names WHERE parent = ? AND slot = ? LIMIT 1", (parent, slot))
+    return bytes(rows[0][0]) if rows else b""
 
 
 def find_name_row(db: apsw.Connection, name_id: int) -> tuple[int, bytes, int] | None:
