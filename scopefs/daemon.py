@@ -68,7 +68,7 @@ def run_mount(
         try:
             trio.run(_mount, vault, mountpoint, options, on_ready)
             # Still under the lock: a next mount finds everything settled.
-            vault.settle()
+            vault.close()
         finally:
             lock.close()
 
@@ -107,7 +107,6 @@ async def _mount(
             await pyfuse3.main()
             notify("STOPPING=1")
             stop.set()
-            await files.idle.wait()
             await files.close_all()
             nursery.cancel_scope.cancel()
     finally:

@@ -13,6 +13,7 @@ and `OSError` for what the disk under the vault refuses.
 """
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from scopefs.errors import (
     InvalidQuery,
     IsADirectory,
     NotFound,
+    ScopefsError,
     Unavailable,
 )
 from scopefs.model.events import decode_detail
@@ -52,6 +54,7 @@ from scopefs.store.sql import fetch
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
 _STREAM_CHUNK_BYTES = 1 << 20
 _PAGE = 1000
 _EVERYTHING_US = 1 << 62
@@ -107,7 +110,7 @@ class Vault:
         return cls(layout, clock_us)
 
     def close(self) -> None:
-        """Settle everything, and let go. Closing twice is fine."""
+        """Settle everything, and let go. Closing twice is fine; so is a disk that is full."""
         if self._closed:
             return
         self._closed = True
@@ -115,6 +118,9 @@ class Vault:
             self._settling.stop()
             self._settler.settle(_EVERYTHING_US, wait=True)
             self._journal.checkpoint()
+        except (OSError, ScopefsError) as error:
+            # A full disk, for instance. What was acknowledged is safe in the journal.
+            _LOG.error("not everything could be settled; the next open tries again: %s", error)
         finally:
             self._owner.close()
             self._settler.close()

@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 
 from scopefs.errors import InvalidEnvelope, InvalidScope, InvalidTime
-from scopefs.model.payload import Kind, is_utf8
+from scopefs.model.payload import Kind, is_json_object, is_utf8
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.model.stamps import format_collected_at, parse_collected_at
 
 ENVELOPE_VERSION = "1.0"
+SHA256_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,12 @@ class _WireFile(msgspec.Struct, rename="camel"):
 def create_data_file_envelope(scope: str, collected_at: str, data: bytes) -> Envelope:
     """Build an envelope around the text of one JSON object, as the personal server does.
 
-    Raises `InvalidScope`, `InvalidTime`, and `InvalidEnvelope` if `data` is no JSON object.
+    Raises `InvalidScope`, `InvalidTime`, and `InvalidEnvelope` if `data` is no JSON object that
+    can stand in an envelope.
     """
     envelope = Envelope(parse_scope(scope), parse_collected_at(collected_at), data)
-    decode_envelope(encode_envelope(envelope))
+    if not is_json_object(data):
+        raise InvalidEnvelope("the data is no JSON object that can stand in an envelope")
     return envelope
 
 
@@ -200,6 +203,8 @@ def _decode_file(raw: bytes) -> FileFacts | None:
         name = bytes.fromhex(wire.name_hex) if wire.name_hex is not None else None
         sha256 = bytes.fromhex(wire.sha256)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, ValueError):
+        return None
+    if wire.size_bytes < 0 or len(sha256) != SHA256_BYTES:
         return None
     if name is None and wire.name is not None:
         name = wire.name.encode("utf-8")

@@ -7,6 +7,7 @@ every JSON reader can still read that envelope, is binary.
 import codecs
 import enum
 import mimetypes
+from itertools import accumulate
 from typing import TypeAlias
 
 import msgspec
@@ -19,7 +20,14 @@ DOCUMENT_MAX_BYTES = 52_428_800
 INLINE_MAX_BYTES = 16_384
 """Largest binary payload that stands base64-encoded in its envelope instead of in a blob."""
 
+NESTING_MAX = 200
+"""Deepest nesting of arrays and objects in a document. A fixed number, because what a parser that
+recurses can take depends on who calls it: beyond about 990 levels Python's readers fail, beyond 256
+those of jq 1.6."""
+
 _CHUNK_BYTES = 1 << 20
+_STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
+_NO_STEPS = bytes(set(range(256)) - set(b'"[]{}'))
 _JSON_BLANKS = b" \t\n\r"
 _EDGE_BYTES = 4096
 
@@ -75,7 +83,7 @@ def is_json_object(payload: Buffer) -> bool:
     """Whether the payload is one JSON object that can be embedded verbatim.
 
     `msgspec.Raw` checks the grammar and refuses lone surrogates, but not UTF-8 inside strings;
-    nesting beyond the interpreter's recursion limit raises, and is then no document.
+    nesting beyond the interpreter's recursion limit raises, and is no document long before.
     """
     view = memoryview(payload)
     if not may_be_document(len(view), bytes(view[:_EDGE_BYTES]), bytes(view[-_EDGE_BYTES:])):
@@ -86,7 +94,27 @@ def is_json_object(payload: Buffer) -> bool:
         return False
     if bytes(memoryview(raw)[:1]) != b"{":
         return False
-    return is_utf8(view)
+    return measure_nesting(view) <= NESTING_MAX and is_utf8(view)
+
+
+def measure_nesting(payload: Buffer) -> int:
+    """How deep arrays and objects nest in a valid JSON text. Needs memory for one chunk only."""
+    view = memoryview(payload)
+    level = deepest = 0
+    in_string = False
+    carry = b""
+    for start in range(0, len(view), _CHUNK_BYTES):
+        chunk = carry + bytes(view[start : start + _CHUNK_BYTES])
+        text = chunk.rstrip(b"\\")
+        carry = chunk[len(text) :]
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        # Without escapes, every quote opens or closes a string; a pair of neighbours is no matter.
+        marks = text.translate(_STEPS, _NO_STEPS).replace(b'""', b"").split(b'"')
+        steps = memoryview(b"".join(marks[in_string::2])).cast("b")
+        deepest = max(deepest, max(accumulate(steps, initial=level)))
+        level += sum(steps)
+        in_string ^= len(marks) % 2 == 0
+    return deepest
 
 
 def is_utf8(payload: Buffer) -> bool:

@@ -63,7 +63,7 @@ class OpenFile:
     mode: int
     mtime_ns: int
     version: int | None = None
-    """What the file showed before the session."""
+    """What the file shows, or showed before its session: as of its last open or publication."""
     size: int = 0
     """Of that version."""
     parent: int = 0
@@ -71,12 +71,14 @@ class OpenFile:
     slot: int | None = None
     unrecorded: bool = False
     unlinked: bool = False
-    handles: int = 0
+    handles: "set[Handle]" = field(default_factory=set)
     writers: int = 0
     draft: Draft | None = None
     dirty: bool = False
     """Whether the draft has changed since it was last made durable."""
     sid: int | None = None
+    state: StagedState | None = None
+    """How the staged row stands, if there is one."""
     sealed: Sealed | None = None
     failed: FailedWrite | None = None
     flushed_at: float = -1.0
@@ -86,6 +88,11 @@ class OpenFile:
     reader: PayloadReader | None = None
     publishing: trio.Event | None = None
     lock: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all that was written is durable since a close, and waits for its RELEASE."""
+        return self.draft is not None and not self.dirty and self.state is StagedState.CLOSED
 
     @property
     def shown_size(self) -> int:
@@ -100,7 +107,9 @@ class Handle:
     file: OpenFile
     flags: int
     version: int | None
-    """The version that the handle opened: what a session through it starts from."""
+    """What a session through it starts from: the version that it opened, or what was published
+    through this mount since.
+    """
     wrote: bool = False
 
 
@@ -171,8 +180,9 @@ class Files:
 
     def add_handle(self, file: OpenFile, flags: int) -> Handle:
         """Count a new handle."""
-        file.handles += 1
-        return Handle(file, flags, file.version)
+        handle = Handle(file, flags, file.version)
+        file.handles.add(handle)
+        return handle
 
     def is_cached(self, file: OpenFile) -> bool:
         """Whether what the kernel has in its cache for this file is what the file shows.
@@ -282,12 +292,12 @@ class Files:
     def release(self, handle: Handle) -> None:
         """The last close of an open file description. Answered at once; publishing follows."""
         file = handle.file
-        file.handles -= 1
+        file.handles.discard(handle)
         if handle.wrote:
             file.writers -= 1
         if file.writers == 0 and (file.draft is not None or file.unrecorded):
             self.begin_publication(file)
-        elif file.handles == 0:
+        elif not file.handles:
             self._forget(file)
 
     async def truncate_by_path(self, file: OpenFile, size: int) -> None:
@@ -366,7 +376,7 @@ class Files:
                 self._vault.apply, changes.drop_staged, self._make_write(file, _EMPTY, file.sid)
             )
             file.sid = None
-        if file.handles == 0:
+        if not file.handles:
             self._forget(file)
 
     def note_unlinked(self, node: int) -> None:
@@ -376,11 +386,16 @@ class Files:
             file.unlinked = True
 
     async def close_all(self) -> None:
-        """At the end of a mount: whatever was written and never closed goes to partial/."""
+        """At the end of a mount: what was closed is published, though its RELEASE may never come;
+        what was written and never closed goes to partial/.
+        """
         for file in list(self._by_node.values()):
-            if file.publishing is None and file.draft is not None:
+            if file.is_closed:
+                self.begin_publication(file)
+        await self.idle.wait()
+        for file in list(self._by_node.values()):
+            if file.draft is not None:
                 await self._keep_partial(file, "still open when the vault was unmounted")
-            file.reader = None
 
     # Inside
 
@@ -413,18 +428,22 @@ class Files:
     async def _begin(self, handle: Handle, *, keep: bool = True) -> Draft:
         """The session's draft; the first change makes it, as a copy of what was there.
 
-        `keep`: whether any of the old content is needed.
+        An append goes to the newest version, whoever published it. `keep`: whether any of the old
+        content is needed.
         """
         file = handle.file
         while file.publishing is not None:
             await file.publishing.wait()
-            handle.version = file.version
         if file.draft is None:
-            base = file.version if handle.flags & os.O_APPEND else handle.version
+            if handle.flags & os.O_APPEND and not file.unrecorded:
+                with self._vault.read() as db:
+                    entry = tree.find_node(db, file.node)
+                if entry is not None:
+                    handle.version = entry.version
             draft = self._vault.new_draft()
-            if keep and base is not None:
+            if keep and handle.version is not None:
                 try:
-                    await self.in_thread(self._copy_base, draft, base)
+                    await self.in_thread(self._copy_base, draft, handle.version)
                 except BaseException:
                     draft.discard()
                     raise
@@ -455,6 +474,7 @@ class Files:
         file.dirty = False
         try:
             file.sealed, file.sid = await self.in_thread(self._stage_now, file, draft, state)
+            file.state = state
         except BaseException as error:
             file.dirty = True
             if isinstance(error, Exception):
@@ -492,13 +512,14 @@ class Files:
                     changes.apply_publish if outcome is Outcome.PUBLISH
                     else changes.apply_show_empty
                 )  # fmt: skip
+                restage = file.draft is not None and (file.sealed is None or file.dirty)
                 try:
                     sealed = await self._seal_for_publication(file)
                 except Exception as error:
                     await self._note_failure(file, error)
                     continue
                 write = self._make_write(file, sealed, file.sid)
-                works.append(partial(_run_change, change, write))
+                works.append(partial(_run_change, change, write, restage))
                 files.append(file)
         if not works:
             return
@@ -524,6 +545,8 @@ class Files:
         self._drop_draft(file, keep_file=isinstance(result, Version))
         file.version = result.id if isinstance(result, Version) else None
         file.size = size
+        for handle in file.handles:
+            handle.version = file.version
         self._note_cached(file.node, file.version)
         if isinstance(result, Version):
             _LOG.info("%s %s %s", result.scope, result.stamp, file.name.decode("utf-8", "replace"))
@@ -567,6 +590,7 @@ class Files:
         file.dirty = False
         file.failed = None
         file.sealed = None
+        file.state = None
 
     def _end_publication(self, file: OpenFile) -> None:
         self._mark_recorded(file)
@@ -578,7 +602,7 @@ class Files:
         event, file.publishing = file.publishing, None
         if event is not None:
             event.set()
-        if file.handles == 0:
+        if not file.handles:
             self._forget(file)
 
     def _mark_recorded(self, file: OpenFile) -> None:
@@ -603,7 +627,11 @@ class Files:
             self._cached.popitem(last=False)
 
 
-def _run_change(change: Any, write: Write, transaction: Transaction) -> Version | int | None:
+def _run_change(
+    change: Any, write: Write, restage: bool, transaction: Transaction
+) -> Version | int | None:
+    if restage:
+        write.sid = changes.apply_stage(transaction, write, StagedState.CLOSED)
     result: Version | int | None = change(transaction, write)
     return result
 

@@ -89,7 +89,7 @@ def check_mountpoint(mountpoint: Path, vault: Path) -> None:
     if mounts.get(mountpoint, "").startswith("fuse") and _is_stale(mountpoint):
         unmount(mountpoint, lazy=True)
     elif mountpoint in mounts:
-        raise MountRefused(f"{mountpoint} is mounted already: `scopefs umount {mountpoint}` first")
+        raise MountRefused(f"{mountpoint} is already mounted: `scopefs umount {mountpoint}` first")
     try:
         mountpoint.mkdir(parents=True, exist_ok=True)
         entries = os.listdir(mountpoint)
@@ -139,7 +139,7 @@ def _lock_patiently(fd: int, path: Path, wait_s: float) -> None:
             point = Path(str(holder.get("mountpoint", "")))
             if is_mounted(point) or time.monotonic() >= deadline:
                 raise VaultInUse(
-                    f"{path.parent} is mounted already at {holder.get('mountpoint', 'a place')} "
+                    f"{path.parent} is already mounted at {holder.get('mountpoint', 'a place')} "
                     f"by process {holder.get('pid', 'unknown')}"
                 ) from None
             time.sleep(0.02)

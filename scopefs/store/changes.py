@@ -214,10 +214,12 @@ def apply_publish(transaction: Transaction, write: Write) -> Version:
          "sizeBytes": sealed.size, **members, **_attributes(write.mode, mtime_ns)},
         collected_us,
     )  # fmt: skip
-    sid = apply_stage(transaction, write, StagedState.PUBLISHED)
+    sid = write.sid
+    if sid is None:
+        sid = apply_stage(transaction, write, StagedState.PUBLISHED)
     db.execute(
-        "UPDATE staged SET version = ?, at_us = ? WHERE sid = ?",
-        (version.id, transaction.now_us, sid),
+        "UPDATE staged SET state = ?, node = ?, version = ?, at_us = ? WHERE sid = ?",
+        (int(StagedState.PUBLISHED), node, version.id, transaction.now_us, sid),
     )
     return version
 
