@@ -6,6 +6,7 @@
      ├── BadRequest                the caller must ask differently
      │    ├── InvalidScope         not source.category[.subcategory]
      │    ├── InvalidName          a file name that cannot be kept, or has no place there
+     │    │    └── NameTooLong     more than 255 bytes
      │    ├── InvalidTime          not a time, or not a stamp
      │    ├── InvalidQuery         a limit, an offset, an option out of range
      │    ├── InvalidBody          a payload that this door does not take
@@ -66,6 +67,10 @@ class InvalidBody(BadRequest):
 
 class InvalidEnvelope(BadRequest):
     """Bytes that are no envelope of version 1.0."""
+
+
+class NameTooLong(InvalidName):
+    """A name of more than 255 bytes."""
 
 
 class NotFound(ScopefsError):

@@ -466,8 +466,10 @@ def _find_named(db: apsw.Connection, scope: str, name: bytes, at_us: int | None)
     node = tree.find_scope_node(db, scope)
     *folders, base = name.split(b"/")
     for folder in folders:
-        past = tree.find_past_name(db, node, folder) if node is not None else None
-        node = past.node if past is not None else None
+        if node is not None:
+            live = tree.find_child(db, node, folder)
+            past = live or tree.find_past_name(db, node, folder)
+            node = past.node if past is not None else None
     if node is None:
         return None
     if at_us is None:

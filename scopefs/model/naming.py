@@ -20,6 +20,7 @@ from scopefs.errors import (
     InvalidName,
     IsADirectory,
     NameExists,
+    NameTooLong,
     NotADirectory,
     NotEmpty,
 )
@@ -70,7 +71,7 @@ def check_name(name: bytes) -> None:
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise InvalidName(f"{show_name(name)} is no file name")
     if len(name) > NAME_MAX_BYTES:
-        raise InvalidName(f"the name has {len(name)} bytes, more than {NAME_MAX_BYTES}")
+        raise NameTooLong(f"the name has {len(name)} bytes, more than {NAME_MAX_BYTES}")
 
 
 def place_directory(parent: Place, name: bytes) -> Place:

@@ -111,7 +111,8 @@ def measure_nesting(payload: Buffer) -> int:
         # Without escapes, every quote opens or closes a string; a pair of neighbours is no matter.
         marks = text.translate(_STEPS, _NO_STEPS).replace(b'""', b"").split(b'"')
         steps = memoryview(b"".join(marks[in_string::2])).cast("b")
-        deepest = max(deepest, max(accumulate(steps, initial=level)))
+        highest = max(accumulate(steps, initial=level))
+        deepest = max(deepest, highest)
         level += sum(steps)
         in_string ^= len(marks) % 2 == 0
     return deepest

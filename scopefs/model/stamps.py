@@ -148,7 +148,9 @@ def _end_of_unit(
         return _to_us(start) + 86_400 * SECOND_US - 1
     if month is not None and start.month < 12:
         return _to_us(start.replace(month=start.month + 1)) - 1
-    return MAX_US - 1 if start.year == 9999 else _to_us(start.replace(year=start.year + 1)) - 1
+    if start.year == 9999:
+        return MAX_US - 1
+    return _to_us(start.replace(year=start.year + 1, month=1)) - 1
 
 
 def _offset_us(zone: str | None, text: str) -> int:

@@ -5,6 +5,7 @@ import errno
 from scopefs import errors
 
 ERRNOS: dict[type[errors.ScopefsError], int] = {
+    errors.NameTooLong: errno.ENAMETOOLONG,
     errors.InvalidName: errno.EINVAL,
     errors.BadRequest: errno.EINVAL,
     errors.NotFound: errno.ENOENT,

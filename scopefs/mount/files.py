@@ -567,7 +567,16 @@ class Files:
             try:
                 path = await self.in_thread(keep)
             except OSError as error:
-                _LOG.error("%s %r: the bytes could not be kept: %s", scope, file.name, error)
+                # A row that is durable stays: the next open publishes it.
+                stays = file.sid is not None
+                _LOG.error(
+                    "%s %r: the bytes could not be kept in partial/%s: %s", scope, file.name,
+                    ", but stay in the journal" if stays else "", error,
+                )  # fmt: skip
+                self._drop_draft(file, keep_file=stays)
+                file.sid = None
+                self._note_cached(file.node, -1)
+                return
             else:
                 _LOG.warning("%s %r: kept in %s: %s", scope, file.name, path, reason)
         self._drop_draft(file)

@@ -27,7 +27,7 @@ from scopefs.errors import (
     NotFound,
     VersionImmutable,
 )
-from scopefs.model.naming import CONTROL_NAME, NodeKind, Place, check_file_place
+from scopefs.model.naming import CONTROL_NAME, NAME_MAX_BYTES, NodeKind, Place, check_file_place
 from scopefs.mount.attributes import (
     FILE_ATTRIBUTES_TIMEOUT_S,
     entry_attributes,
@@ -131,6 +131,8 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         kind, number = decode_inode(parent_inode)
+        if len(name) > NAME_MAX_BYTES:
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
         if kind is InodeClass.CONTROL:
             return self._control.lookup(name)
         if kind is not InodeClass.TREE:
@@ -301,6 +303,8 @@ class Operations(pyfuse3.Operations):
         old_parent = self._writable_directory(parent_inode_old)
         new_parent = self._writable_directory(parent_inode_new)
         for parent, name in ((old_parent, name_old), (new_parent, name_new)):
+            if self._lookup_virtual(parent, name) is not None:
+                raise VersionImmutable("views stay where they are")
             file = await self._wait_name(parent, name)
             if file is not None:
                 await self._files.record_name(file)

@@ -61,6 +61,9 @@ class Refusals:
 
 def suggest_command(mountpoint: str, operation: str, parent: Place, name: str) -> str:
     """A command that does what was probably meant."""
+    if name.startswith("-"):
+        # Or cp takes it for an option.
+        name = f"./{name}"
     if parent.kind >= NodeKind.SCOPE or name.encode() == CONTROL_NAME:
         return f"cat {quote(f'{mountpoint}/.scopefs/README.txt')}"
     source = parent.segments[0] if parent.segments else ""
@@ -71,7 +74,7 @@ def suggest_command(mountpoint: str, operation: str, parent: Place, name: str) -
             category = suggest_segment(name)
         target = quote(f"{mountpoint}/{source}/{category}")
         return f"mkdir -p {target} && cp -r {quote(name)}/. {target}/"
-    stem = name.partition(".")[0]
+    stem = name.removeprefix("./").partition(".")[0]
     category = stem if is_segment(stem) else suggest_segment(stem)
     target = quote(f"{mountpoint}/{source or 'my'}/{category}")
     return f"mkdir -p {target} && cp {quote(name)} {target}/"

@@ -8,6 +8,7 @@ and a crash in between may leave a temporary file behind, which whoever owns its
 import ctypes
 import errno
 import os
+import uuid
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -47,7 +48,12 @@ def sync_directory(path: Path) -> None:
 
 def make_directories(path: Path) -> None:
     """Make a directory and those above it, 0700. They become durable with the next syncfs."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    missing = [path]
+    while not missing[-1].exists():
+        missing.append(missing[-1].parent)
+    for directory in reversed(missing[:-1]):
+        # Someone else may be making it at this moment.
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_temporary(path: Path, content: bytes) -> None:
@@ -68,8 +74,7 @@ def write_all(fd: int, content: bytes | bytearray | memoryview) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Make a new durable file. Raises `FileExistsError`, and then changes nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write_temporary(temporary, content)
         fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)

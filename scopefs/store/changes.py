@@ -40,6 +40,12 @@ DIRECTORY_MODE = 0o755
 FILE_MODE = 0o644
 
 
+DUE = "(at_us <= ?2 OR at_us > ?2 + 1000000)"
+"""Which staged rows are old enough to be settled at a time; a clock that stepped back must not
+make those wait that seem to come from the future.
+"""
+
+
 class StagedState(enum.IntEnum):
     """How far a staged write has come."""
 
@@ -248,8 +254,7 @@ def apply_freeze(
     db = transaction.db
     rows = fetch(
         db,
-        "SELECT sid, version, file FROM staged WHERE state >= ? AND at_us <= ?"
-        " ORDER BY sid LIMIT ?",
+        f"SELECT sid, version, file FROM staged WHERE state >= ?1 AND {DUE} ORDER BY sid LIMIT ?3",
         (int(StagedState.PUBLISHED), older_than_us, limit),
     )
     for row in rows:
@@ -381,7 +386,8 @@ def apply_rename(
     )  # fmt: skip
     if entry.kind.is_directory:
         _check_no_cycle(db, entry.node, new_parent)
-        if entry.kind <= NodeKind.SCOPE or place_directory(new_place, new_name).kind != entry.kind:
+        becomes = place_directory(new_place, new_name)
+        if entry.kind <= NodeKind.SCOPE or becomes != own_place:
             # An empty one: it becomes what its new name says, its history stays with the old.
             if target is not None:
                 apply_rmdir(transaction, new_parent, new_name)

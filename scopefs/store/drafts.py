@@ -169,6 +169,9 @@ class Draft:
         try:
             write_all(fd, bytes(self._memory))
             os.fdatasync(fd)
+        except OSError:
+            path.unlink()
+            raise
         finally:
             os.close(fd)
 

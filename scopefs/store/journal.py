@@ -115,13 +115,13 @@ class Journal:
 
     def __init__(self, index_path: Path, gate_path: Path, clock_us: Callable[[], int]) -> None:
         self._path = index_path
+        self._identity = index_identity(index_path)
         self._clock_us = clock_us
         self._gate = os.open(gate_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._leader = threading.Lock()
         self._queue_lock = threading.Lock()
         self._queue: list[_Item[Any]] = []
         self._db: apsw.Connection | None = None
-        self._identity = (0, 0)
         self._synchronous = ""
         self._wal_pages = 0
         self._closed = False
@@ -148,6 +148,8 @@ class Journal:
         self, works: Sequence[Callable[[Transaction], T]], *, durable: bool
     ) -> list["T | Failure"]:
         """Run several works in one transaction; each fails alone, as a `Failure` in its place."""
+        if self._closed:
+            raise Unavailable("the vault is closed")
         items = [_Item(work, durable) for work in works]
         with self._queue_lock:
             self._queue.extend(items)
@@ -202,12 +204,21 @@ class Journal:
     def _connect(self) -> apsw.Connection:
         if self._closed:
             raise Unavailable("the vault is closed")
-        self._identity = index_identity(self._path)
+        self._check_identity()
         db = open_index(str(self._path))
         db.set_wal_hook(self._note_wal)
         self._synchronous = ""
         self._db = db
         return db
+
+    def _check_identity(self) -> None:
+        """Refuse an index.db that is not the file that was opened.
+
+        What is committed to a file that was replaced is lost; and the new one is another vault's,
+        for all that is known.
+        """
+        if index_identity(self._path) != self._identity:
+            raise IndexBroken(f"{self._path} was replaced while it was in use")
 
     def _disconnect(self) -> None:
         if self._db is not None:
@@ -244,9 +255,7 @@ class Journal:
 
     def _commit_locked(self, batch: list[_Item[Any]]) -> None:
         db = self._db or self._connect()
-        if index_identity(self._path) != self._identity:
-            # Somebody put another file there: what is committed to the old one is lost.
-            raise IndexBroken(f"{self._path} was replaced while it was in use")
+        self._check_identity()
         durable = any(item.durable for item in batch)
         wanted = "FULL" if durable else "NORMAL"
         if self._synchronous != wanted:

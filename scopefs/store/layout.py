@@ -117,7 +117,7 @@ def _create_locked(layout: Layout, now_us: int) -> None:
         content = VaultFile(FORMAT, str(uuid.uuid4()), format_collected_at(now_us))
         write_file(layout.vault_json, msgspec.json.encode(content) + b"\n")
     if not layout.index.exists():
-        if any(any(os.scandir(path)) for path in (layout.data, layout.blobs, layout.events)):
+        if any(os.listdir(path) for path in (layout.data, layout.blobs, layout.events)):
             check_index_present(layout)
         # Under another name first: an index.db is complete, or not there.
         temporary = layout.root / "index.db.new"

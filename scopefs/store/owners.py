@@ -21,15 +21,30 @@ class Owner:
     """This process's directory in staging/."""
 
     def __init__(self, staging: Path) -> None:
+        while (lock := self._try_make(staging)) is None:
+            pass
+        self._lock = lock
+        self._numbers = itertools.count(1)
+        self._is_durable = False
+
+    def _try_make(self, staging: Path) -> int | None:
+        """Make the directory, locked; None if somebody swept it away in the making."""
         self.name = uuid.uuid4().hex
         self.directory = staging / self.name
         making = staging / f"{self.name}.new"
         making.mkdir(mode=0o700)
-        self._lock = _open_lock(making / _LOCK, create=True)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        making.rename(self.directory)
-        self._numbers = itertools.count(1)
-        self._is_durable = False
+        lock = -1
+        try:
+            lock = _open_lock(making / _LOCK, create=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            making.rename(self.directory)
+            if os.path.samestat(os.fstat(lock), os.stat(self.directory / _LOCK)):
+                return lock
+        except FileNotFoundError:
+            pass
+        if lock >= 0:
+            os.close(lock)
+        return None
 
     def next_path(self) -> Path:
         """A path for a new staging file."""

@@ -206,7 +206,8 @@ def _open_staged(
         return body
     head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
     if version.kind is not Kind.DOCUMENT:
-        stored = encode_stored(version.kind, body.read(0, body.size)) if payload else b""
+        is_inline = version.kind is Kind.INLINE
+        stored = encode_stored(version.kind, body.read(0, body.size)) if is_inline else b""
         body.close()
         body = BytesReader(stored)
     return JoinedReader((BytesReader(head), body, BytesReader(tail)))
@@ -214,7 +215,11 @@ def _open_staged(
 
 def _open_settled(layout: Layout, version: Version, *, envelope: bool) -> PayloadReader:
     if version.kind is Kind.BLOB and not envelope:
-        return _open_file(layout.blob(version.payload_sha256), 0, version.payload_size)
+        path = layout.blob(version.payload_sha256)
+        blob = _open_file(path, 0, version.payload_size)
+        if version.payload_size > WHOLE_MAX_BYTES:
+            return blob
+        return BytesReader(_check_hash(path, version, blob.read(0, blob.size)))
     path = layout.root / version.path
     head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
     size = stored_size(version.kind, version.payload_size)
@@ -232,9 +237,13 @@ def _open_settled(layout: Layout, version: Version, *, envelope: bool) -> Payloa
         payload = decode_stored(version.kind, stored)
     except InvalidEnvelope as error:
         raise PayloadCorrupt(f"{path}: {error}") from error
+    return BytesReader(_check_hash(path, version, payload))
+
+
+def _check_hash(path: Path, version: Version, payload: bytes) -> bytes:
     if hashlib.sha256(payload).digest() != version.payload_sha256:
         raise PayloadCorrupt(f"{path}: the payload does not have the hash that was stored")
-    return BytesReader(payload)
+    return payload
 
 
 def _open_file(path: Path, start: int, size: int) -> FileReader:

@@ -52,18 +52,31 @@ def recover(layout: Layout, journal: Journal, readers: ReaderPool, now_us: int) 
     """Look after every dead owner. Raises `OSError`, `IndexBroken`."""
     result = Recovered()
     for directory in iterate_dead_owners(layout.staging):
-        with readers.connection() as db:
-            rows = _load_rows(db, directory.name)
-        for state, write in rows:
-            _recover_write(layout, journal, readers, state, write, now_us, result)
+        _recover_owner(layout, journal, readers, directory.name, now_us, result)
         _remove_orphans(directory, readers, result)
         remove_if_empty(directory)
+    with readers.connection() as db:
+        owners = fetch(db, "SELECT DISTINCT owner FROM staged WHERE state < 2")
+    for (owner,) in owners:
+        # An owner whose directory went, because its writes had no files, and who failed to publish.
+        if not (layout.staging / owner).exists():
+            _recover_owner(layout, journal, readers, owner, now_us, result)
     if result.published or result.partial or result.removed:
         _LOG.warning(
             "recovered from an unclean end: %d write(s) published, %d kept in partial/, "
             "%d unfinished file(s) removed", result.published, result.partial, result.removed,
         )  # fmt: skip
     return result
+
+
+def _recover_owner(
+    layout: Layout, journal: Journal, readers: ReaderPool, owner: str, now_us: int,
+    result: Recovered,
+) -> None:  # fmt: skip
+    with readers.connection() as db:
+        rows = _load_rows(db, owner)
+    for state, write in rows:
+        _recover_write(layout, journal, readers, state, write, now_us, result)
 
 
 def _recover_write(
@@ -74,8 +87,8 @@ def _recover_write(
     if state is StagedState.CLOSED:
         try:
             if _is_whole(layout.staging, write.sealed):
-                journal.run(lambda transaction: _finish(transaction, write), durable=True)
-                result.published += 1
+                done = journal.run(lambda transaction: _finish(transaction, write), durable=True)
+                result.published += done
                 return
             reason = "written to after it was closed"
         except ScopefsError as error:
@@ -93,11 +106,19 @@ def _recover_write(
     result.partial += 1
 
 
-def _finish(transaction: Transaction, write: Write) -> None:
+def _finish(transaction: Transaction, write: Write) -> bool:
+    """Publish a closed write; False if another process has done it meanwhile."""
+    if not fetch(
+        transaction.db,
+        "SELECT 1 FROM staged WHERE sid = ? AND state = ?",
+        (write.sid, int(StagedState.CLOSED)),
+    ):
+        return False
     if write.sealed.size:
         apply_publish(transaction, write)
     else:
         apply_show_empty(transaction, write)
+    return True
 
 
 def _is_whole(staging: Path, sealed: Sealed) -> bool:

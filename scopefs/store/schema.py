@@ -7,7 +7,8 @@ SHA-256.
 
 meta
     key, value: `vault_id` (that of vault.json), `next_node` (first node id or slot not yet given
-    out), `settled_seq` (events up to this one stand in events/).
+    out), `settled_seq` (events up to this one stand in events/), `durable_seq` (written by
+    a commit that only waits for the disk).
 nodes: identity that outlives names; the id is the inode number and is never reused
     id; kind: `NodeKind`; scope: node of the scope it belongs to (itself for a scope), null for the
     root and for sources.
@@ -25,7 +26,7 @@ data_files: one row for every version
     event that moved it to the trash, else null; `path` then lies in trash/, so that it stays true
     and unique.
 names: directory entries over time; an overwrite does not touch them
-    parent: node of the directory; name: bytes; node: what it names. The entry holds from event
+    id; parent: node of the directory; name: bytes; node: what it names. The entry holds from event
     from_seq until until_seq, null while it lives. came_from: the entry that this one continues
     (a rename's source, or the entry it replaced), so that history follows renames. slot: a number
     that (parent, name) keeps for ever, the offset of READDIR; from the counter of node ids.
@@ -33,16 +34,17 @@ shown: what a node shows over time, one row per new version, chmod, touch
     from_seq: the event since when; version: null for an empty file and for directories; mode:
     permission bits; mtime_ns; target: of a symlink. A directory's newest row has its mtime set in
     place whenever an entry of it changes.
-events: all that ever changed, numbered without a gap
-    at_us: strictly growing; scope: node of the scope, null for sources; detail: the members of the
-    line in events/ behind `prev`; hash: of the exact line (scopefs.model.events).
+events: all that ever changed
+    seq: the number, without a gap; at_us: strictly growing; scope: node of the scope, null for
+    sources; detail: the members of the line in events/ behind `prev`; hash: of the exact line
+    (scopefs.model.events).
 staged: writes that are not yet settled, and their bytes
     sid; owner: the directory in staging/ of the process that wrote it; state: `StagedState`;
     node, scope, parent, name, mode, mtime_ns: what it will be published as (node null: nameless);
     size, sha256, kind, media_type: of its payload; payload: the bytes themselves, up to 64 KiB,
     else null and file: their path relative to staging/; version: once published; at_us: when.
 moves: files that are to be moved by whoever settles next
-    source, target: paths relative to the vault.
+    id; source, target: paths relative to the vault.
 """
 
 import apsw

@@ -37,7 +37,7 @@ from scopefs.store.atomic import (
     sync_file_system,
     write_all,
 )
-from scopefs.store.changes import StagedState, apply_freeze
+from scopefs.store.changes import DUE, StagedState, apply_freeze
 from scopefs.store.index import ReaderPool, Version, find_by_id, read_meta, write_meta
 from scopefs.store.journal import Journal, Transaction
 from scopefs.store.layout import Layout
@@ -158,7 +158,9 @@ class Settler:
             self._place_blob(version, db, sid, file)
         temporary = self._layout.staging / f"settle.{sid}.tmp"
         head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A cut settle may have linked it to data/ already: never write into what it left.
+        temporary.unlink(missing_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             write_all(fd, head)
             size = len(head)
@@ -241,7 +243,8 @@ class Settler:
             old.rename(new)
         except FileNotFoundError:
             if not new.exists():
-                raise PayloadMissing(f"{old} is to be moved to {new}, and is at neither") from None
+                # Lost already: no reason to stop the others.
+                _LOG.error("%s is to be moved to %s, and is at neither", old, new)
 
     def _append_events(self, db: apsw.Connection, settled_seq: int, last_seq: int) -> None:
         """Append the lines after `settled_seq`; what a cut append left behind it is cut off."""
@@ -319,7 +322,7 @@ def _has_work(db: apsw.Connection, older_than_us: int) -> bool:
     return bool(
         fetch(
             db,
-            "SELECT EXISTS(SELECT 1 FROM staged WHERE state >= ? AND at_us <= ?)"
+            f"SELECT EXISTS(SELECT 1 FROM staged WHERE state >= ?1 AND {DUE})"
             " OR EXISTS(SELECT 1 FROM moves)"
             " OR (SELECT COALESCE(MAX(seq), 0) FROM events)"
             "  > (SELECT value FROM meta WHERE key = 'settled_seq')",
