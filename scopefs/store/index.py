@@ -22,6 +22,11 @@ from scopefs.store.sql import fetch
 
 BUSY_TIMEOUT_MS = 10_000
 
+PAGE_BYTES = 2048
+"""A commit writes whole pages to the WAL, some twenty of them: half the size saves a quarter of its
+time (1 KiB saves no more, and larger payloads lose).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -98,6 +103,7 @@ def initialize_database(path: str) -> apsw.Connection:
     """
     db = open_index(path, create=True)
     try:
+        fetch(db, f"PRAGMA page_size = {PAGE_BYTES}")
         fetch(db, "PRAGMA journal_mode = WAL")
         migrate(db)
     except apsw.Error as error:

@@ -39,8 +39,8 @@ from scopefs.store.sql import fetch
 
 T = TypeVar("T")
 
-CHECKPOINT_PAGES = 4096
-"""WAL length above which the committer checkpoints: 16 MiB of 4 KiB pages."""
+CHECKPOINT_PAGES = 8192
+"""WAL length above which the committer checkpoints: 16 MiB of 2 KiB pages."""
 
 CHECKPOINT_PATIENCE_MS = 100
 """How long a checkpoint waits for readers of other processes."""
@@ -263,10 +263,26 @@ class Journal:
             self._synchronous = wanted
         db.execute("BEGIN IMMEDIATE")
         transaction = Transaction(db, self._clock_us())
-        for item in batch:
-            self._run_item(db, transaction, item)
+        if len(batch) == 1:
+            if not self._run_alone(db, transaction, batch[0]):
+                return
+        else:
+            for item in batch:
+                self._run_item(db, transaction, item)
         db.execute("COMMIT")
         self.unsynced = not durable
+
+    def _run_alone(self, db: apsw.Connection, transaction: Transaction, item: _Item[Any]) -> bool:
+        """Run the only item of a batch; if it fails, there is nothing to commit."""
+        try:
+            item.result = item.work(transaction)
+        except Exception as error:
+            if not db.in_transaction:
+                raise
+            db.execute("ROLLBACK")
+            item.error = to_scopefs_error(error) if isinstance(error, apsw.Error) else error
+            return False
+        return True
 
     def _run_item(self, db: apsw.Connection, transaction: Transaction, item: _Item[Any]) -> None:
         """Run one item; if it fails, alone."""
