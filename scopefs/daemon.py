@@ -99,7 +99,7 @@ async def _mount(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(files.run_publisher)
-            nursery.start_soon(_unmount_on_signal, mountpoint, stop)
+            await nursery.start(_unmount_on_signal, mountpoint, stop)
             if options.http is not None:
                 bound = await nursery.start(serve_http, vault, options.http, stop)
                 _LOG.info("HTTP at %s", bound)
@@ -131,8 +131,12 @@ def _wait_for_answer(mountpoint: Path) -> None:
         time.sleep(_POLL_S)
 
 
-async def _unmount_on_signal(mountpoint: Path, stop: trio.Event) -> None:
+async def _unmount_on_signal(
+    mountpoint: Path, stop: trio.Event, *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:  # fmt: skip
     with trio.open_signal_receiver(*_SIGNALS) as signals:
+        task_status.started()
         async for number in signals:
             _LOG.info("%s: unmounting %s", signal.Signals(number).name, mountpoint)
             stop.set()
@@ -148,11 +152,12 @@ async def _unmount_on_signal(mountpoint: Path, stop: trio.Event) -> None:
 
 async def _serve(vault: Vault, address: HttpAddress, on_ready: Callable[[str], None]) -> None:
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        bound = await nursery.start(serve_http, vault, address, stop)
-        notify("READY=1", f"STATUS=HTTP at {bound}")
-        on_ready(bound)
-        with trio.open_signal_receiver(*_SIGNALS) as signals:
+    # Before anybody is told that it is up: who hears it may send a signal at once.
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            bound = await nursery.start(serve_http, vault, address, stop)
+            notify("READY=1", f"STATUS=HTTP at {bound}")
+            on_ready(bound)
             async for _ in signals:
                 notify("STOPPING=1")
                 stop.set()

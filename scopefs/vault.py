@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
@@ -29,6 +29,7 @@ from scopefs.errors import (
     InvalidName,
     InvalidQuery,
     IsADirectory,
+    NotEmpty,
     NotFound,
     ScopefsError,
     Unavailable,
@@ -157,7 +158,7 @@ class Vault:
                     if mtime_ns is None:
                         mtime_ns = os.fstat(stream.fileno()).st_mtime_ns
             elif isinstance(data, bytes | bytearray | memoryview):
-                draft.append(data)
+                draft.append(memoryview(data).cast("B"))
             else:
                 _fill(draft, data)
             return self.put_draft(parsed, draft, name=name, mtime_ns=mtime_ns)
@@ -185,7 +186,7 @@ class Vault:
         at_us = parse_stamp(stamp) if stamp is not None else parse_time(at) if at else None
         with self.read() as db:
             if name is not None:
-                found = _find_named(db, raw, os.fsencode(name), at_us)
+                found = _find_named(db, raw, os.fsencode(name), at_us, exact=stamp is not None)
             elif stamp is not None and at_us is not None:
                 found = index.find_exact(db, raw, at_us)
             elif at_us is not None:
@@ -250,11 +251,12 @@ class Vault:
             count += len(page)
         for parent, path, entry in list(self._walk(node, b"")):
             base = path.rpartition(b"/")[2]
-            if entry.kind.is_directory:
-                self.apply(changes.apply_rmdir, parent, base)
-            elif self._is_live(parent, base):
-                self.apply(changes.apply_unlink, parent, base)
-        self.apply_durably(_apply_remove_scope_directory, node)
+            change = changes.apply_rmdir if entry.kind.is_directory else changes.apply_unlink
+            # Ended with its version; or somebody is putting something there just now, which stays.
+            with suppress(NotFound, NotEmpty):
+                self.apply(change, parent, base)
+        if not self.apply_durably(_apply_remove_scope_directory, node) and not count:
+            raise NotFound(f'No data found for scope "{raw}"')
         return count
 
     def events(
@@ -356,6 +358,8 @@ class Vault:
 
     def new_draft(self) -> Draft:
         """An empty draft in this process's part of staging/."""
+        if self._closed:
+            raise Unavailable("the vault is closed")
         return Draft(self._owner)
 
     @property
@@ -396,10 +400,6 @@ class Vault:
                 yield node, path, child.entry
             if len(page) < _PAGE:
                 return
-
-    def _is_live(self, parent: int, name: bytes) -> bool:
-        with self.read() as db:
-            return tree.find_child(db, parent, name) is not None
 
 
 def _fill(draft: Draft, stream: BinaryIO) -> None:
@@ -453,36 +453,43 @@ def _apply_delete_versions(transaction: Transaction, versions: list[Version]) ->
         changes.apply_delete_version(transaction, version)
 
 
-def _apply_remove_scope_directory(transaction: Transaction, node: int) -> None:
-    """Remove a scope's directory if it is there and empty: subcategories keep it."""
+def _apply_remove_scope_directory(transaction: Transaction, node: int) -> bool:
+    """Remove a scope's directory if it is empty: subcategories keep it. False if there is none."""
     db = transaction.db
-    for _, parent, name in tree.find_live_names(db, node):
+    live = tree.find_live_names(db, node)
+    for _, parent, name in live:
         if not tree.has_children(db, node):
             changes.apply_rmdir(transaction, parent, name)
+    return bool(live)
 
 
-def _find_named(db: apsw.Connection, scope: str, name: bytes, at_us: int | None) -> Version | None:
-    """What a name of a scope shows now, or the newest of its history at or before a time."""
+def _find_named(
+    db: apsw.Connection, scope: str, name: bytes, at_us: int | None, *, exact: bool
+) -> Version | None:
+    """What a name of a scope shows now; or, of its history, the version at a time or before it."""
     node = tree.find_scope_node(db, scope)
     *folders, base = name.split(b"/")
     for folder in folders:
-        if node is not None:
-            live = tree.find_child(db, node, folder)
-            past = live or tree.find_past_name(db, node, folder)
-            node = past.node if past is not None else None
+        if node is None:
+            return None
+        found = tree.find_child(db, node, folder)
+        past = tree.find_past_name(db, node, folder) if at_us is not None else None
+        step = found or past
+        node = step.node if step is not None and step.kind is NodeKind.FOLDER else None
     if node is None:
         return None
     if at_us is None:
         entry = tree.find_child(db, node, base)
         return index.find_by_id(db, entry.version) if entry and entry.version else None
-    newest: int | None = None
-    after_us = 0
+    newest: tuple[int, int] | None = None
+    after_us = at_us - 1 if exact else 0
     while page := tree.list_history(db, node, base, after_us, _PAGE):
-        for version_id, collected_us in page:
-            if collected_us > at_us:
-                break
-            newest = version_id
+        newest = max((row for row in page if row[1] <= at_us), key=_time_of, default=newest)
         after_us = page[-1][1]
-        if after_us > at_us:
+        if after_us >= at_us:
             break
-    return index.find_by_id(db, newest) if newest is not None else None
+    return index.find_by_id(db, newest[0]) if newest is not None else None
+
+
+def _time_of(row: tuple[int, int]) -> int:
+    return row[1]

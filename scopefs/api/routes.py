@@ -65,7 +65,7 @@ def build_app(vault: Vault) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/v1/data/{scope}", _guard(ingest), methods=["POST"]),
+            Route("/v1/data/{scope:path}", _guard(ingest), methods=["POST"]),
             Route("/health", _guard(health), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _answer_http_exception},

@@ -113,8 +113,9 @@ def parse_time(text: str) -> int:
     offset or nothing (UTC), a blank instead of `T`: "at 10:00" so includes all that happened in
     that minute. A stamp names its one version. Raises `InvalidTime`.
     """
-    if _STAMP.match(text):
-        return parse_stamp(text)
+    stamp = _STAMP.match(text)
+    if stamp is not None:
+        return _parse_groups(stamp, text)
     match = _QUERY.match(text.strip())
     end: int
     us: int

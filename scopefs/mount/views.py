@@ -179,9 +179,10 @@ class Views:
                 raise NotFound("the scope has no version")
             return f"{version.stamp}.json".encode(), version.collected_us * 1000
         parent, name = _load_name(db, number)
-        newest_us = tree.find_newest_in_history(db, parent, name)
-        if newest_us is None:
+        newest = tree.find_newest_in_history(db, parent, name)
+        if newest is None:
             raise NotFound("the name has no version")
+        newest_us = newest[1]
         return format_long_stamp(newest_us).encode() + _suffix(name), newest_us * 1000
 
 

@@ -478,16 +478,14 @@ def _show_version_before(
     entry = _load(db, node)
     if entry.version != version_id:
         return {}
-    before = fetch(
-        db,
-        "SELECT s.version, s.mtime_ns FROM shown s JOIN data_files d ON d.id = s.version"
-        " WHERE s.node = ? AND d.deleted_seq IS NULL ORDER BY s.from_seq DESC LIMIT 1",
-        (node,),
-    )
-    if before:
-        _show(transaction, node, seq, before[0][0], entry.mode, before[0][1])
-        return {"node": node, "shows": before[0][0]}
-    for row, parent, _ in tree.find_live_names(db, node):
+    live = tree.find_live_names(db, node)
+    for _, parent, name in live:
+        before = tree.find_newest_in_history(db, parent, name)
+        if before is not None:
+            rows = fetch(db, "SELECT mtime_ns FROM data_files WHERE id = ?", (before[0],))
+            _show(transaction, node, seq, before[0], entry.mode, rows[0][0] or before[1] * 1000)
+            return {"node": node, "shows": before[0]}
+    for row, parent, _ in live:
         _end_name(transaction, row, parent, seq)
     return {"node": node, "shows": None}
 

@@ -252,10 +252,15 @@ def list_history(
     return [(row[0], row[1]) for row in rows]
 
 
-def find_newest_in_history(db: apsw.Connection, parent: int, name: bytes) -> int | None:
-    """The time of the newest version in a name's history."""
-    rows = fetch(db, f"{_HISTORY} SELECT MAX(d.collected_us) {_HISTORY_VERSIONS}", (parent, name))
-    return rows[0][0] if rows[0][0] is not None else None
+def find_newest_in_history(db: apsw.Connection, parent: int, name: bytes) -> tuple[int, int] | None:
+    """The newest version in a name's history: `(version id, collected_us)`."""
+    rows = fetch(
+        db,
+        f"{_HISTORY} SELECT d.id, d.collected_us {_HISTORY_VERSIONS}"
+        " ORDER BY d.collected_us DESC LIMIT 1",
+        (parent, name),
+    )
+    return (rows[0][0], rows[0][1]) if rows else None
 
 
 def _to_entry(row: tuple[Any, ...]) -> Entry:
