@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from scopefs.api.server import HttpAddress, serve_http
+from scopefs.api.server import HttpAddress, open_listener, serve_http, show_listener
 from scopefs.mount.control import Control
 from scopefs.mount.files import Files
 from scopefs.mount.operations import Operations
@@ -63,10 +63,14 @@ def run_mount(
     `Vault.open` raises, all before anything is mounted.
     """
     check_mountpoint(mountpoint, vault_path)
-    with Vault.open(vault_path, create=True) as vault:
+    listener = open_listener(options.http) if options.http is not None else None
+    with (
+        closing(listener) if listener else nullcontext(),
+        Vault.open(vault_path, create=True) as vault,
+    ):
         lock = MountLock(vault.layout, mountpoint, wait_s=RELOCK_WAIT_S)
         try:
-            trio.run(_mount, vault, mountpoint, options, on_ready)
+            trio.run(_mount, vault, mountpoint, options, listener, on_ready)
             # Still under the lock: a next mount finds everything settled.
             vault.close()
         finally:
@@ -75,12 +79,16 @@ def run_mount(
 
 def run_serve(vault_path: Path, address: HttpAddress, on_ready: Callable[[str], None]) -> None:
     """Serve HTTP alone, until a signal comes; open requests are finished first."""
-    with Vault.open(vault_path, create=True) as vault:
-        trio.run(_serve, vault, address, on_ready)
+    with closing(open_listener(address)) as listener, Vault.open(vault_path, create=True) as vault:
+        trio.run(_serve, vault, listener, on_ready)
 
 
 async def _mount(
-    vault: Vault, mountpoint: Path, options: MountOptions, on_ready: Callable[[], None]
+    vault: Vault,
+    mountpoint: Path,
+    options: MountOptions,
+    listener: socket.socket | None,
+    on_ready: Callable[[], None],
 ) -> None:
     files = Files(vault)
     refusals = Refusals(vault.layout.logs / "rejected.jsonl", str(mountpoint), vault.clock_us)
@@ -100,9 +108,9 @@ async def _mount(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(files.run_publisher)
             await nursery.start(_unmount_on_signal, mountpoint, stop)
-            if options.http is not None:
-                bound = await nursery.start(serve_http, vault, options.http, stop)
-                _LOG.info("HTTP at %s", bound)
+            if listener is not None:
+                await nursery.start(serve_http, vault, listener, stop)
+                _LOG.info("HTTP at %s", show_listener(listener))
             nursery.start_soon(_announce, mountpoint, vault, on_ready)
             await pyfuse3.main()
             notify("STOPPING=1")
@@ -150,12 +158,13 @@ async def _unmount_on_signal(
             pyfuse3.terminate()
 
 
-async def _serve(vault: Vault, address: HttpAddress, on_ready: Callable[[str], None]) -> None:
+async def _serve(vault: Vault, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
     stop = trio.Event()
     # Before anybody is told that it is up: who hears it may send a signal at once.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
-            bound = await nursery.start(serve_http, vault, address, stop)
+            await nursery.start(serve_http, vault, listener, stop)
+            bound = show_listener(listener)
             notify("READY=1", f"STATUS=HTTP at {bound}")
             on_ready(bound)
             async for _ in signals:

@@ -172,7 +172,14 @@ class Vault:
             raise InvalidBody("nothing to store: an empty payload makes no version")
         raw_name = os.fsencode(name) if isinstance(name, str) else name
         sealed = draft.seal(raw_name)
-        return self.apply_durably(_apply_put, self._owner.name, scope, raw_name, mtime_ns, sealed)
+        try:
+            return self.apply_durably(
+                _apply_put, self._owner.name, scope, raw_name, mtime_ns, sealed
+            )
+        except (NoSpace, Unavailable, OSError):
+            # A commit that failed may be on the disk all the same: its bytes must be there then.
+            draft.leave()
+            raise
 
     def get(
         self, scope: str, *, at: str | None = None, stamp: str | None = None,

@@ -1,8 +1,9 @@
 """Serving the HTTP door with hypercorn, in somebody's nursery."""
 
 import ipaddress
+import os
+import socket
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import hypercorn.config
@@ -10,9 +11,10 @@ import hypercorn.trio
 import trio
 
 from scopefs.api.routes import build_app
-from scopefs.errors import InvalidQuery
+from scopefs.errors import InvalidQuery, Unavailable
 from scopefs.vault import Vault
 
+BACKLOG = 100
 GRACE_S = 10.0
 """How long open requests may take to finish once the server is told to stop."""
 
@@ -47,20 +49,32 @@ def is_loopback(address: HttpAddress) -> bool:
         return False
 
 
+def open_listener(address: HttpAddress) -> socket.socket:
+    """A socket that listens at the address. Raises `Unavailable` if that cannot be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Unavailable(f"nobody can listen on {address}: {error.strerror}") from error
+
+
+def show_listener(listener: socket.socket) -> str:
+    """The URL at which a listener is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{HttpAddress(host, port)}"
+
+
 async def serve_http(
-    vault: Vault, address: HttpAddress, stop: trio.Event, *,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    vault: Vault, listener: socket.socket, stop: trio.Event, *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:  # fmt: skip
-    """Serve until `stop` is set; open requests are finished. Reports the bound address."""
+    """Serve until `stop` is set; open requests are finished."""
     config = hypercorn.config.Config()
-    config.bind = [str(address)]
+    # Hypercorn closes what it is given.
+    config.bind = [f"fd://{os.dup(listener.fileno())}"]
     config.graceful_timeout = GRACE_S
     config.errorlog = None
-    async with trio.open_nursery() as nursery:
-        bound = await nursery.start(
-            partial(
-                hypercorn.trio.serve, cast(Any, build_app(vault)), config,
-                shutdown_trigger=stop.wait, mode="asgi",
-            )
-        )  # fmt: skip
-        task_status.started(bound[0])
+    await hypercorn.trio.serve(
+        cast(Any, build_app(vault)), config, shutdown_trigger=stop.wait, mode="asgi",
+        task_status=cast(Any, task_status),
+    )  # fmt: skip

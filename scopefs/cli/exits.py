@@ -18,11 +18,18 @@ EXITS: dict[type[errors.ScopefsError], int] = {
 }
 
 
+_ERRNOS: dict[int, type[errors.ScopefsError]] = {
+    errno.ENOSPC: errors.NoSpace,
+    errno.EDQUOT: errors.NoSpace,
+    errno.EEXIST: errors.Conflict,
+    errno.ENOENT: errors.NotFound,
+}
+
+
 def to_exit_code(error: BaseException) -> int:
     """The exit code of any error: by class, the nearest ancestor in the table."""
     if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return EXITS[errors.NoSpace] if full else EXITS[errors.Unavailable]
+        return EXITS[_ERRNOS.get(error.errno or 0, errors.Unavailable)]
     for kind in type(error).__mro__:
         if kind in EXITS:
             return EXITS[kind]

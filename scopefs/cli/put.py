@@ -35,10 +35,10 @@ def command(vault_path: Path, scope: str, source: str, name: str | None, as_json
 
     receipts: list[dict[str, Any]] = []
     with Vault.open(vault_path, create=True) as vault:
-        for path, stored_name in _sources(source, name):
+        for path, target, stored_name in _sources(scope, source, name):
             data = Path(path) if path is not None else sys.stdin.buffer
             try:
-                version = vault.put(scope, data, name=stored_name)
+                version = vault.put(target, data, name=stored_name)
             except InvalidBody:
                 if path is None or Path(path).stat().st_size or os.path.isfile(source):
                     raise
@@ -53,12 +53,14 @@ def command(vault_path: Path, scope: str, source: str, name: str | None, as_json
         print_json(receipts if source != "-" and os.path.isdir(source) else receipts[0])
 
 
-def _sources(source: str, name: str | None) -> Iterator[tuple[str | None, str | None]]:
-    """What is to be stored: paths (None: standard input) and the names to store them under."""
+def _sources(
+    scope: str, source: str, name: str | None
+) -> Iterator[tuple[str | None, str, str | None]]:
+    """What is to be stored: path (None: standard input), scope, and name to store it under."""
     if source == "-":
-        yield None, name
+        yield None, scope, name
     elif not os.path.isdir(source):
-        yield source, name or os.path.basename(source)
+        yield source, scope, name or os.path.basename(source)
     else:
         if name is not None:
             raise InvalidQuery("--name goes with one file, not with a directory")
@@ -67,4 +69,14 @@ def _sources(source: str, name: str | None) -> Iterator[tuple[str | None, str | 
             for file in sorted(files):
                 path = os.path.join(directory, file)
                 if os.path.isfile(path):
-                    yield path, os.path.relpath(path, source)
+                    yield path, *_place_below(scope, os.path.relpath(path, source))
+
+
+def _place_below(scope: str, path: str) -> tuple[str, str]:
+    """Scope and name of a file below a scope's directory, as the mount would have them."""
+    from scopefs.model.scope import is_segment, parse_scope
+
+    folder, separator, rest = path.partition("/")
+    if separator and parse_scope(scope).subcategory is None and is_segment(folder):
+        return f"{scope}.{folder}", rest
+    return scope, path

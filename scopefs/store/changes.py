@@ -30,7 +30,7 @@ from scopefs.model.naming import (
 from scopefs.model.payload import Kind
 from scopefs.model.scope import Scope
 from scopefs.model.stamps import format_collected_at, format_stamp, next_collected_us
-from scopefs.store import tree
+from scopefs.store import index, tree
 from scopefs.store.index import Version, insert_version
 from scopefs.store.journal import Transaction
 from scopefs.store.sql import fetch
@@ -220,14 +220,22 @@ def apply_publish(transaction: Transaction, write: Write) -> Version:
          "sizeBytes": sealed.size, **members, **_attributes(write.mode, mtime_ns)},
         collected_us,
     )  # fmt: skip
-    sid = write.sid
-    if sid is None:
+    # Its row may be gone: another process ended the file's last name since it was staged.
+    if write.sid is None or not _set_published(transaction, write.sid, node, version.id):
         sid = apply_stage(transaction, write, StagedState.PUBLISHED)
-    db.execute(
-        "UPDATE staged SET state = ?, node = ?, version = ?, at_us = ? WHERE sid = ?",
-        (int(StagedState.PUBLISHED), node, version.id, transaction.now_us, sid),
-    )
+        _set_published(transaction, sid, node, version.id)
     return version
+
+
+def _set_published(transaction: Transaction, sid: int, node: int | None, version_id: int) -> bool:
+    return bool(
+        fetch(
+            transaction.db,
+            "UPDATE staged SET state = ?, node = ?, version = ?, at_us = ? WHERE sid = ?"
+            " RETURNING sid",
+            (int(StagedState.PUBLISHED), node, version_id, transaction.now_us, sid),
+        )
+    )
 
 
 def apply_show_empty(transaction: Transaction, write: Write) -> int | None:
@@ -474,20 +482,36 @@ def apply_delete_version(transaction: Transaction, version: Version) -> None:
 def _show_version_before(
     transaction: Transaction, node: int, version_id: int, seq: int
 ) -> dict[str, Any]:
+    """Let a file whose version goes show the one before it; or its names what they showed before.
+
+    A name that had replaced another file's goes back to that one, if it is free; else it ends.
+    """
     db = transaction.db
     entry = _load(db, node)
     if entry.version != version_id:
         return {}
-    live = tree.find_live_names(db, node)
-    for _, parent, name in live:
-        before = tree.find_newest_in_history(db, parent, name)
-        if before is not None:
-            rows = fetch(db, "SELECT mtime_ns FROM data_files WHERE id = ?", (before[0],))
-            _show(transaction, node, seq, before[0], entry.mode, rows[0][0] or before[1] * 1000)
-            return {"node": node, "shows": before[0]}
-    for row, parent, _ in live:
+    before = fetch(
+        db,
+        "SELECT s.version, s.mtime_ns FROM shown s JOIN data_files d ON d.id = s.version"
+        " WHERE s.node = ? AND d.deleted_seq IS NULL ORDER BY s.from_seq DESC LIMIT 1",
+        (node,),
+    )
+    if before:
+        _show(transaction, node, seq, before[0][0], entry.mode, before[0][1])
+        return {"node": node, "shows": before[0][0]}
+    _show(transaction, node, seq, None, entry.mode, entry.mtime_ns)
+    back: list[dict[str, Any]] = []
+    for row, parent, name in tree.find_live_names(db, node):
+        newest = tree.find_newest_in_history(db, parent, name)
         _end_name(transaction, row, parent, seq)
-    return {"node": node, "shows": None}
+        earlier = index.find_by_id(db, newest[0]) if newest is not None else None
+        if earlier is None or earlier.node is None:
+            continue
+        was = _load(db, earlier.node)
+        if was.version == earlier.id and not was.links:
+            _insert_name(transaction, parent, name, was.node, seq, came_from=row)
+            back.append({"node": was.node, "parent": parent, **encode_name(name)})
+    return {"node": node, "shows": None, **({"back": back} if back else {})}
 
 
 def _resolve_node(

@@ -153,6 +153,10 @@ class Draft:
         """Let go; a staging file stays for whoever its row names."""
         self._file = None
 
+    def leave(self) -> None:
+        """Leave the staging file to the journal; if no row names it, the next open removes it."""
+        self._path = None
+
     def discard(self) -> None:
         """Remove the staging file; the bytes stay readable while somebody reads them."""
         if self._path is not None:

@@ -78,7 +78,7 @@ class Layout:
         return self.root / "logs"
 
     def lock(self, name: str) -> Path:
-        """The lock file `<name>.lock`: vault, write, settle or mount."""
+        """The lock file `<name>.lock`: vault, write, settle, recover or mount."""
         return self.root / f"{name}.lock"
 
     def blob(self, sha256: bytes) -> Path:

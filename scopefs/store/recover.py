@@ -10,6 +10,7 @@ locked by whoever looks after it. What is found, and what becomes of it:
 - a file without a row: removed; nobody was told that it is safe
 """
 
+import fcntl
 import logging
 import os
 from dataclasses import dataclass
@@ -55,18 +56,38 @@ def recover(layout: Layout, journal: Journal, readers: ReaderPool, now_us: int) 
         _recover_owner(layout, journal, readers, directory.name, now_us, result)
         _remove_orphans(directory, readers, result)
         remove_if_empty(directory)
-    with readers.connection() as db:
-        owners = fetch(db, "SELECT DISTINCT owner FROM staged WHERE state < 2")
-    for (owner,) in owners:
-        # An owner whose directory went, because its writes had no files, and who failed to publish.
-        if not (layout.staging / owner).exists():
-            _recover_owner(layout, journal, readers, owner, now_us, result)
+    _recover_orphaned_rows(layout, journal, readers, now_us, result)
     if result.published or result.partial or result.removed:
         _LOG.warning(
             "recovered from an unclean end: %d write(s) published, %d kept in partial/, "
             "%d unfinished file(s) removed", result.published, result.partial, result.removed,
         )  # fmt: skip
     return result
+
+
+def _recover_orphaned_rows(
+    layout: Layout, journal: Journal, readers: ReaderPool, now_us: int, result: Recovered
+) -> None:
+    """Rows of owners whose directory went, for they had no files, and who failed to publish."""
+
+    def find_owners() -> list[str]:
+        with readers.connection() as db:
+            rows = fetch(db, "SELECT DISTINCT owner FROM staged WHERE state < 2")
+        return [row[0] for row in rows if not (layout.staging / row[0]).exists()]
+
+    if not find_owners():
+        return
+    # There is no lock of theirs to take: one process at a time, and the second has nothing to do.
+    lock = os.open(layout.lock("recover"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for owner in find_owners():
+            _recover_owner(layout, journal, readers, owner, now_us, result)
+    finally:
+        os.close(lock)
 
 
 def _recover_owner(

@@ -67,6 +67,18 @@ def test_name_that_replaced_another_shows_what_that_showed(vault: Vault) -> None
     assert read(vault, "n") == b"1"
 
 
+def test_name_that_shows_a_replaced_file_ends_with_that(vault: Vault) -> None:
+    """When what the replaced file showed is deleted too, the name ends."""
+    first = vault.put("my.files", b"1", name="n")
+    second = vault.put("my.files", b"2", name="n.tmp")
+    scope = make_scope(vault, "my.files")
+    vault.apply(changes.apply_rename, scope, b"n.tmp", scope, b"n", replace=True)
+    vault.delete("my.files", second.stamp)
+    vault.delete("my.files", first.stamp)
+    assert list(vault.names("my.files")) == []
+    check_whole(vault)
+
+
 def test_all_names_of_a_file_end_with_its_last_version(vault: Vault) -> None:
     """Hard links of a file without a version end together."""
     version = vault.put("my.files", b"1", name="n")

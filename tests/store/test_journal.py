@@ -1,0 +1,327 @@
+"""The journal: group commit, failures that stay alone, and commits that fail."""
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from scopefs import Vault
+from scopefs.errors import IndexBroken, NoSpace, NotFound, ScopefsError, Unavailable
+from scopefs.store.index import initialize_database, read_meta, write_meta
+from scopefs.store.journal import (
+    Failure,
+    Journal,
+    Transaction,
+    is_out_of_space,
+    to_scopefs_error,
+)
+from tests.store.inspection import Clock
+
+
+@pytest.fixture
+def journal(tmp_path: Path, clock: Clock) -> Iterator[Journal]:
+    """The journal of a bare index."""
+    initialize_database(str(tmp_path / "index.db")).close()
+    opened = Journal(tmp_path / "index.db", tmp_path / "write.lock", clock)
+    yield opened
+    opened.close()
+
+
+def record(word: str) -> Callable[[Transaction], int]:
+    """Work that records one event."""
+    return lambda transaction: transaction.record_event(word, None, {})
+
+
+def refuse(transaction: Transaction) -> int:
+    """Work that fails after it has written."""
+    transaction.record_event("refused", None, {})
+    write_meta(transaction.db, "refused", 1)
+    raise NotFound("refused")
+
+
+def break_commit(transaction: Transaction) -> int:
+    """Work that lets the COMMIT of its transaction fail."""
+    transaction.db.set_commit_hook(lambda: True)
+    return transaction.record_event("lost", None, {})
+
+
+def fill_disk(transaction: Transaction) -> int:
+    """Work that SQLite refuses for want of space, giving up the whole transaction."""
+    pages = transaction.db.execute("PRAGMA page_count").fetchall()[0][0]
+    transaction.db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+    transaction.db.execute("INSERT INTO meta VALUES('large', zeroblob(1000000))")
+    return 0
+
+
+def list_ops(journal: Journal) -> list[tuple[Any, ...]]:
+    """Numbers and details of all events."""
+    return journal.run(
+        lambda transaction: transaction.db.execute(
+            "SELECT seq, detail FROM events ORDER BY seq"
+        ).fetchall(),
+        durable=False,
+    )
+
+
+def test_run_returns_the_result(journal: Journal) -> None:
+    """The value that the work returns comes back."""
+    assert journal.run(lambda _: "value", durable=True) == "value"
+
+
+def test_transaction_has_the_time_of_the_clock(journal: Journal, clock: Clock) -> None:
+    """now_us is what the clock says when the transaction begins."""
+    clock.move(7)
+    assert journal.run(lambda transaction: transaction.now_us, durable=False) == clock.now_us
+
+
+def test_committed_work_is_seen_by_others(journal: Journal, tmp_path: Path) -> None:
+    """After run returned, another connection sees the rows."""
+    journal.run(lambda transaction: write_meta(transaction.db, "x", 5), durable=False)
+    other = apsw.Connection(str(tmp_path / "index.db"))
+    found = read_meta(other, "x")
+    other.close()
+    assert found == 5
+
+
+def test_failing_item_fails_alone(journal: Journal) -> None:
+    """Of three works in a batch the second fails: the others are committed, without a gap."""
+    first, second, third = journal.run_all([record("a"), refuse, record("b")], durable=True)
+    assert (first, third) == (1, 2)
+    assert isinstance(second, Failure)
+    assert isinstance(second.error, NotFound)
+    assert list_ops(journal) == [(1, '"op":"a"'), (2, '"op":"b"')]
+
+
+def test_failing_item_leaves_nothing(journal: Journal) -> None:
+    """What the failing work wrote before its error is undone."""
+    journal.run_all([refuse, record("a")], durable=True)
+    assert journal.run(lambda t: read_meta(t.db, "refused"), durable=False) is None
+
+
+def test_run_raises_the_works_own_error(journal: Journal) -> None:
+    """The error is the very object that the work raised."""
+    error = NotFound("mine")
+
+    def fail(_: Transaction) -> None:
+        raise error
+
+    with pytest.raises(NotFound) as caught:
+        journal.run(fail, durable=True)
+    assert caught.value is error
+
+
+def test_unexpected_error_fails_alone_too(journal: Journal) -> None:
+    """A bug in one work does not take the rest of the batch with it."""
+    results = journal.run_all([record("a"), lambda _: 1 // 0], durable=True)
+    assert results[0] == 1
+    assert isinstance(results[1], Failure)
+    assert isinstance(results[1].error, ZeroDivisionError)
+
+
+def test_sqlites_errors_become_ours(journal: Journal) -> None:
+    """A work that SQLite refuses fails with an error of scopefs."""
+    with pytest.raises(ScopefsError, match="no such table"):
+        journal.run(lambda t: t.db.execute("SELECT * FROM no_such_table"), durable=False)
+
+
+def test_empty_batch_is_fine(journal: Journal) -> None:
+    """No works, no results."""
+    assert journal.run_all([], durable=True) == []
+
+
+def test_failed_commit_fails_everybody(journal: Journal) -> None:
+    """When COMMIT fails nobody in the batch is told that it succeeded, and nothing is kept."""
+    results = journal.run_all([record("a"), break_commit, record("b")], durable=True)
+    assert [isinstance(result, Failure) for result in results] == [True] * 3
+    assert {type(result.error) for result in results if isinstance(result, Failure)} == {
+        Unavailable
+    }
+    assert list_ops(journal) == []
+
+
+def test_own_error_stands_before_that_of_the_commit(journal: Journal) -> None:
+    """A work that failed by itself in a batch that failed hears its own reason."""
+    own, _ = journal.run_all([refuse, break_commit], durable=True)
+    assert isinstance(own, Failure)
+    assert isinstance(own.error, NotFound)
+
+
+def test_next_run_after_a_failed_commit_works(journal: Journal) -> None:
+    """A failed commit is not the end: the next transaction has a new connection."""
+    journal.run_all([break_commit], durable=True)
+    assert journal.run(record("next"), durable=True) == 1
+
+
+def test_full_disk_is_no_space_for_everybody(journal: Journal) -> None:
+    """SQLite gives the transaction up when the disk is full: all in the batch get NoSpace."""
+    results = journal.run_all([record("a"), fill_disk, record("b")], durable=True)
+    assert [type(result.error) for result in results if isinstance(result, Failure)] == [
+        NoSpace
+    ] * 3
+    assert journal.run(record("next"), durable=True) == 1
+
+
+def test_threads_share_transactions_and_lose_nothing(journal: Journal) -> None:
+    """Twenty threads: every event is recorded once, without a gap, and errors go to their own."""
+    failed: list[int] = []
+    numbers: list[int] = []
+
+    def work(thread: int) -> None:
+        for n in range(20):
+            try:
+                numbers.append(journal.run(record("x") if n % 4 else refuse, durable=n % 2 == 0))
+            except NotFound:
+                failed.append(thread)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 20 * 15 + 1))
+    assert sorted(failed) == sorted(list(range(20)) * 5)
+    assert [row[0] for row in list_ops(journal)] == sorted(numbers)
+
+
+def test_who_waits_is_served_in_one_batch(journal: Journal) -> None:
+    """Works that gather while a transaction is under way are committed together by the next."""
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(_: Transaction) -> None:
+        inside.set()
+        assert go.wait(30)
+
+    seen: list[int] = []
+    threads = [threading.Thread(target=journal.run, args=(hold,), kwargs={"durable": False})]
+    threads[0].start()
+    assert inside.wait(30)
+    for _ in range(5):
+        threads.append(
+            threading.Thread(
+                target=journal.run,
+                args=(lambda transaction: seen.append(id(transaction)),),
+                kwargs={"durable": False},
+            )
+        )
+        threads[-1].start()
+    while len(journal._queue) < 5:
+        assert threads[-1].is_alive()
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 5
+    assert len(set(seen)) == 1
+
+
+def test_gate_keeps_processes_out(journal: Journal, tmp_path: Path) -> None:
+    """While another process holds write.lock nothing is begun; afterwards it goes on."""
+    gate = os.open(tmp_path / "write.lock", os.O_RDWR)
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    began = threading.Event()
+    thread = threading.Thread(
+        target=journal.run, args=(lambda _: began.set(),), kwargs={"durable": False}
+    )
+    thread.start()
+    assert not began.wait(0.05)
+    os.close(gate)
+    assert began.wait(30)
+    thread.join()
+
+
+def test_unsynced_until_a_durable_commit(journal: Journal) -> None:
+    """Whether something waits for the disk is known; sync makes it durable."""
+    seen = []
+    for work in (
+        lambda: journal.run(record("a"), durable=False),
+        journal.sync,
+        lambda: journal.run(record("b"), durable=False),
+        lambda: journal.run(record("c"), durable=True),
+    ):
+        work()
+        seen.append(journal.unsynced)
+    assert seen == [True, False, True, False]
+
+
+def test_checkpoint_truncates_the_log(journal: Journal, tmp_path: Path) -> None:
+    """The checkpoint empties the WAL and loses nothing."""
+    journal.run(record("a"), durable=True)
+    assert (tmp_path / "index.db-wal").stat().st_size > 0
+    journal.checkpoint()
+    assert (tmp_path / "index.db-wal").stat().st_size == 0
+    assert list_ops(journal) == [(1, '"op":"a"')]
+
+
+def test_closed_journal_refuses(journal: Journal) -> None:
+    """After close nothing is taken any more, with an error that says why."""
+    journal.close()
+    with pytest.raises(Unavailable, match="closed"):
+        journal.run(record("late"), durable=True)
+
+
+def test_journal_without_index_is_refused(tmp_path: Path, clock: Clock) -> None:
+    """A journal needs an index that is there."""
+    with pytest.raises(IndexBroken):
+        Journal(tmp_path / "index.db", tmp_path / "write.lock", clock)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(apsw.FullError, NoSpace), (apsw.CorruptError, IndexBroken), (apsw.NotADBError, IndexBroken),
+     (apsw.CantOpenError, IndexBroken), (apsw.ReadOnlyError, Unavailable),
+     (apsw.IOError, Unavailable), (apsw.BusyError, Unavailable), (apsw.SQLError, Unavailable),
+     (apsw.ConstraintError, Unavailable)],
+)  # fmt: skip
+def test_sqlites_errors_are_sorted(error: type[apsw.Error], expected: type[ScopefsError]) -> None:
+    """Each of SQLite's errors becomes the one of ours that says who must act."""
+    assert type(to_scopefs_error(error("x"))) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(NoSpace("x"), True), (OSError(errno.ENOSPC, "x"), True), (OSError(errno.EDQUOT, "x"), True),
+     (OSError(errno.EIO, "x"), False), (Unavailable("x"), False), (ValueError("x"), False)],
+)  # fmt: skip
+def test_out_of_space_is_recognised(error: BaseException, expected: bool) -> None:
+    """A full disk and a full quota are out of space, nothing else is."""
+    assert is_out_of_space(error) is expected
+
+
+def test_failed_commit_of_a_put_leaves_no_trace(vault: Vault) -> None:
+    """A put whose commit failed is no version, and its staging file is gone."""
+    refused: list[BaseException] = []
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(_: Transaction) -> None:
+        inside.set()
+        assert go.wait(30)
+
+    def put() -> None:
+        try:
+            vault.put("a.b", os.urandom(100_000), name="f")
+        except Unavailable as error:
+            refused.append(error)
+
+    holder = threading.Thread(target=vault.apply, args=(hold,))
+    holder.start()
+    assert inside.wait(30)
+    # Both gather while the first transaction is held, and share the second.
+    others = [
+        threading.Thread(target=put),
+        threading.Thread(target=vault.apply_all, args=([break_commit],)),
+    ]
+    for thread in others:
+        thread.start()
+    while len(vault._journal._queue) < 2:
+        assert holder.is_alive()
+    go.set()
+    for thread in (holder, *others):
+        thread.join()
+    assert len(refused) == 1
+    assert vault.versions("a.b") == []
+    assert [path.name for path in vault.layout.staging.rglob("*") if path.is_file()] == ["lock"]
