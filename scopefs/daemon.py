@@ -109,8 +109,8 @@ async def _mount(
             nursery.start_soon(files.run_publisher)
             await nursery.start(_unmount_on_signal, mountpoint, stop)
             if listener is not None:
-                await nursery.start(serve_http, vault, listener, stop)
                 _LOG.info("HTTP at %s", show_listener(listener))
+                await nursery.start(serve_http, vault, listener, stop)
             nursery.start_soon(_announce, mountpoint, vault, on_ready)
             await pyfuse3.main()
             notify("STOPPING=1")
@@ -163,8 +163,8 @@ async def _serve(vault: Vault, listener: socket.socket, on_ready: Callable[[str]
     # Before anybody is told that it is up: who hears it may send a signal at once.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_http, vault, listener, stop)
             bound = show_listener(listener)
+            await nursery.start(serve_http, vault, listener, stop)
             notify("READY=1", f"STATUS=HTTP at {bound}")
             on_ready(bound)
             async for _ in signals:
@@ -182,6 +182,8 @@ def logging_to(path: Path | None) -> Iterator[None]:
     else:
         handler = RotatingFileHandler(path, maxBytes=1 << 20, backupCount=2, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # What the daemon makes, its logs included, is for its user alone.
+    os.umask(0o077)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

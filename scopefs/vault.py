@@ -29,6 +29,7 @@ from scopefs.errors import (
     InvalidName,
     InvalidQuery,
     IsADirectory,
+    NoSpace,
     NotEmpty,
     NotFound,
     ScopefsError,
@@ -475,22 +476,23 @@ def _find_named(
 ) -> Version | None:
     """What a name of a scope shows now; or, of its history, the version at a time or before it."""
     node = tree.find_scope_node(db, scope)
-    *folders, base = name.split(b"/")
-    for folder in folders:
-        if node is None:
-            return None
-        found = tree.find_child(db, node, folder)
-        past = tree.find_past_name(db, node, folder) if at_us is not None else None
-        step = found or past
-        node = step.node if step is not None and step.kind is NodeKind.FOLDER else None
     if node is None:
         return None
+    *folders, base = name.split(b"/")
     if at_us is None:
+        for folder in folders:
+            found = tree.find_child(db, node, folder)
+            if found is None or found.kind is not NodeKind.FOLDER:
+                return None
+            node = found.node
         entry = tree.find_child(db, node, base)
         return index.find_by_id(db, entry.version) if entry and entry.version else None
+    parents = [node]
+    for folder in folders:
+        parents = tree.list_past_folders(db, parents, folder)
     newest: tuple[int, int] | None = None
     after_us = at_us - 1 if exact else 0
-    while page := tree.list_history(db, node, base, after_us, _PAGE):
+    while page := tree.list_history(db, parents, base, after_us, _PAGE):
         newest = max((row for row in page if row[1] <= at_us), key=_time_of, default=newest)
         after_us = page[-1][1]
         if after_us >= at_us:

@@ -1,7 +1,6 @@
 """Serving the HTTP door with hypercorn, in somebody's nursery."""
 
 import ipaddress
-import os
 import socket
 from dataclasses import dataclass
 from typing import Any, cast
@@ -70,8 +69,8 @@ async def serve_http(
 ) -> None:  # fmt: skip
     """Serve until `stop` is set; open requests are finished."""
     config = hypercorn.config.Config()
-    # Hypercorn closes what it is given.
-    config.bind = [f"fd://{os.dup(listener.fileno())}"]
+    # Given away, so that whoever comes after the stop is refused at once.
+    config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = GRACE_S
     config.errorlog = None
     await hypercorn.trio.serve(

@@ -42,6 +42,10 @@ def command(
     """
     point = absolute(mountpoint) if mountpoint else default_mountpoint()
     allow_other = _parse_options(options)
+    if http is not None:
+        from scopefs.cli.serve import parse_http
+
+        parse_http(http, http_auth)
     if foreground or _READY_VARIABLE in os.environ:
         _run(vault_path, point, allow_other, http, http_auth)
     else:

@@ -1,7 +1,7 @@
 """Attributes as the kernel wants them, and how long it may keep them.
 
-Names are asked for at every use (timeout 0), so that what another process published is seen at the
-next open; a listing may be used for a second. A version's bytes never change.
+Names are asked for at every use (timeout 0), also after a listing, so that what another process
+published is seen at the next open, with its size. A version's bytes never change.
 """
 
 import os
@@ -13,7 +13,7 @@ from scopefs.model.naming import NodeKind
 from scopefs.store.tree import Entry
 
 DIRECTORY_TIMEOUT_S = 1.0
-LISTED_TIMEOUT_S = 1.0
+VERSION_NAME_TIMEOUT_S = 1.0
 FILE_ATTRIBUTES_TIMEOUT_S = 60.0
 VERSION_TIMEOUT_S = 86_400.0
 BLOCK_BYTES = 131_072
@@ -46,18 +46,19 @@ def make_attributes(
     return found
 
 
-def entry_attributes(entry: Entry, *, listed: bool = False) -> pyfuse3.EntryAttributes:
+def entry_attributes(entry: Entry) -> pyfuse3.EntryAttributes:
     """Attributes of a node of the tree, as the index has them."""
     if entry.kind.is_directory:
         # One link says "unknown", so that find(1) does not count subdirectories by links.
-        return make_attributes(
+        found = make_attributes(
             entry.node, stat.S_IFDIR | entry.mode, 0, entry.mtime_ns, ctime_ns=entry.mtime_ns,
             entry_timeout_s=DIRECTORY_TIMEOUT_S, attributes_timeout_s=DIRECTORY_TIMEOUT_S,
         )  # fmt: skip
+        found.generation = entry.generation
+        return found
     return make_attributes(
         entry.node, _TYPES[entry.kind] | entry.mode, entry.size, entry.mtime_ns,
         ctime_ns=entry.ctime_ns, links=entry.links,
-        entry_timeout_s=LISTED_TIMEOUT_S if listed else 0,
         attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
     )  # fmt: skip
 
@@ -80,6 +81,6 @@ def version_attributes(
     """Attributes of a version; while not `final`, its envelope may still take another name."""
     return make_attributes(
         inode, stat.S_IFREG | 0o444, size, mtime_ns,
-        entry_timeout_s=LISTED_TIMEOUT_S if final else 0,
+        entry_timeout_s=VERSION_NAME_TIMEOUT_S if final else 0,
         attributes_timeout_s=VERSION_TIMEOUT_S if final else 0,
     )  # fmt: skip

@@ -271,7 +271,7 @@ class Files:
     async def flush(self, handle: Handle) -> None:
         """close(2): make what was written durable, and answer its errors here."""
         file = handle.file
-        if not file.dirty:
+        if not file.dirty and file.state is not StagedState.DRAFT:
             if file.failed is not None and handle.wrote:
                 raise OSError(file.failed.errno, os.strerror(file.failed.errno))
             return
@@ -286,8 +286,10 @@ class Files:
         if file.dirty:
             async with file.lock:
                 await self._stage(file, StagedState.DRAFT)
-        else:
-            await self.in_thread(self._vault.sync)
+            return
+        if file.unrecorded and file.draft is None:
+            await self.record_name(file)
+        await self.in_thread(self._vault.sync)
 
     def release(self, handle: Handle) -> None:
         """The last close of an open file description. Answered at once; publishing follows."""
@@ -401,8 +403,7 @@ class Files:
 
     def _find_slot(self, parent: int, name: bytes) -> int | None:
         with self._vault.read() as db:
-            past = tree.find_past_name(db, parent, name)
-        return None if past is None else past.slot
+            return tree.find_slot(db, parent, name)
 
     async def _take_node(self) -> int:
         async with self._node_lock:
@@ -464,7 +465,7 @@ class Files:
     async def _stage(self, file: OpenFile, state: StagedState) -> None:
         """Make the draft durable, with a row that says what it is."""
         draft = file.draft
-        if draft is None or not file.dirty:
+        if draft is None or not (file.dirty or file.state is not state):
             return
         if file.unlinked:
             file.dirty = False

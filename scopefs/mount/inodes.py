@@ -22,9 +22,9 @@ class InodeClass(enum.IntEnum):
     VERSIONS = 3
     """`.versions` of a scope (node of the scope)."""
     HISTORY = 4
-    """`.history` of a scope, or a folder below it (node of the directory)."""
+    """`.history` of a scope (node of the scope)."""
     NAME_HISTORY = 5
-    """`.history/NAME` (id of the first row of names)."""
+    """`.history/NAME`: of a file, a folder or both (id of the first row of names)."""
     LATEST = 6
     """`.versions/latest.json` (node of the scope)."""
     NAME_LATEST = 7

@@ -172,7 +172,7 @@ class Operations(pyfuse3.Operations):
         if kind is not InodeClass.TREE:
             return self._views.attributes(kind, number)
         file = self._files.find(number)
-        if file is not None and (file.unrecorded or file.draft is not None):
+        if file is not None and (file.unrecorded or file.unlinked):
             return self._file_attributes(file)
         return self._entry_attributes(self._load_entry(number))
 
@@ -487,8 +487,7 @@ class Operations(pyfuse3.Operations):
                 page = tree.list_children(db, number, after, _PAGE)
             last = page[-1].slot if len(page) == _PAGE else None
             found: list[Listed] = [
-                (child.name, self._entry_attributes(child.entry, listed=True), child.slot)
-                for child in page
+                (child.name, self._entry_attributes(child.entry), child.slot) for child in page
             ]
             recorded = {name for name, _, _ in found}
             found += [
@@ -592,11 +591,11 @@ class Operations(pyfuse3.Operations):
         place, _ = self._place(entry.scope_node)
         return self._files.open(entry, place)
 
-    def _entry_attributes(self, entry: Entry, *, listed: bool = False) -> EntryAttributes:
+    def _entry_attributes(self, entry: Entry) -> EntryAttributes:
         file = self._files.find(entry.node)
         if file is not None and (file.draft is not None or file.unrecorded):
             return self._file_attributes(file, links=entry.links)
-        return entry_attributes(entry, listed=listed)
+        return entry_attributes(entry)
 
     def _file_attributes(self, file: OpenFile, links: int = 1) -> EntryAttributes:
         return make_attributes(

@@ -122,7 +122,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 def _is_stale(mountpoint: Path) -> bool:
     """Whether the process behind a FUSE mount is gone."""
     try:
-        os.stat(mountpoint)
+        # stat(2) may be answered from the kernel's cache.
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

@@ -10,7 +10,7 @@ import apsw
 import pyfuse3
 
 from scopefs.errors import InvalidTime, NotFound
-from scopefs.model.naming import HISTORY_NAME, VERSIONS_NAME, NodeKind, show_name
+from scopefs.model.naming import HISTORY_NAME, VERSIONS_NAME, show_name
 from scopefs.model.stamps import (
     format_long_stamp,
     parse_long_stamp,
@@ -28,7 +28,8 @@ from scopefs.vault import Vault
 
 LATEST = b"latest"
 PAGE = 256
-_LAST_COOKIE = 1 << 62
+_LATEST_COOKIE = 1 << 52
+_NAMES_COOKIE = 1 << 53
 
 Listed = tuple[bytes, pyfuse3.EntryAttributes, int]
 """A name, its attributes, and the cookie behind it."""
@@ -53,12 +54,14 @@ class Views:
         with self._vault.read() as db:
             if kind is InodeClass.VERSIONS:
                 return self._lookup_version(db, number, name)
-            if kind is InodeClass.HISTORY:
-                past = tree.find_past_name(db, number, name)
-                if past is not None and past.kind is not NodeKind.SCOPE:
-                    return _past_attributes(past)
             if kind is InodeClass.NAME_HISTORY:
-                return self._lookup_payload(db, number, name)
+                payload = self._find_payload(db, number, name)
+                if payload is not None:
+                    return payload
+            if kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY):
+                past = tree.find_past_name(db, _directories(db, kind, number), name)
+                if past is not None:
+                    return _past_attributes(past)
         raise NotFound(f"{show_name(name)} is not there")
 
     def attributes(self, kind: InodeClass, number: int) -> pyfuse3.EntryAttributes:
@@ -79,25 +82,40 @@ class Views:
 
     def iterate(self, kind: InodeClass, number: int, after: int) -> Iterator[Listed]:
         """The entries of a view's directory behind a cookie, page by page."""
-        if kind is InodeClass.HISTORY:
-            yield from self._list_history(number, after)
-            return
-        while after < _LAST_COOKIE:
+        if kind is not InodeClass.HISTORY and after < _LATEST_COOKIE:
+            yield from self._list_versions(kind, number, after)
+        if kind is not InodeClass.VERSIONS:
+            yield from self._list_names(kind, number, max(0, after - _NAMES_COOKIE))
+
+    def _list_versions(self, kind: InodeClass, number: int, after: int) -> Iterator[Listed]:
+        while True:
             with self._vault.read() as db:
                 page = self._page(db, kind, number, after)
             yield from page
             if len(page) < PAGE:
                 break
             after = page[-1][2]
-        if after < _LAST_COOKIE:
-            latest = InodeClass.LATEST if kind is InodeClass.VERSIONS else InodeClass.NAME_LATEST
+        latest = InodeClass.LATEST if kind is InodeClass.VERSIONS else InodeClass.NAME_LATEST
+        with self._vault.read() as db:
+            try:
+                target, mtime_ns = self._find_latest(db, latest, number)
+            except NotFound:
+                return
+        attributes = symlink_attributes(encode_inode(latest, number), target, mtime_ns)
+        yield LATEST + os.path.splitext(target)[1], attributes, _LATEST_COOKIE
+
+    def _list_names(self, kind: InodeClass, number: int, after: int) -> Iterator[Listed]:
+        with self._vault.read() as db:
+            parents = _directories(db, kind, number)
+            name = tree.find_name_of_slot(db, parents, after) if after else b""
+        while True:
             with self._vault.read() as db:
-                try:
-                    target, mtime_ns = self._find_latest(db, latest, number)
-                except NotFound:
-                    return
-            attributes = symlink_attributes(encode_inode(latest, number), target, mtime_ns)
-            yield LATEST + os.path.splitext(target)[1], attributes, _LAST_COOKIE
+                page = tree.list_past_names(db, parents, name, PAGE)
+            for past in page:
+                name = past.name
+                yield past.name, _past_attributes(past), _NAMES_COOKIE + past.slot
+            if len(page) < PAGE:
+                return
 
     def _page(self, db: apsw.Connection, kind: InodeClass, number: int, after: int) -> list[Listed]:
         if kind is InodeClass.VERSIONS:
@@ -109,7 +127,7 @@ class Views:
                 )
                 for version in index.list_after(db, tree.scope_text(db, number), after, PAGE)
             ]
-        parent, name = _load_name(db, number)
+        parents, name = _load_name(db, number)
         suffix = _suffix(name)
         return [
             (
@@ -117,23 +135,8 @@ class Views:
                 _attributes_of(db, InodeClass.PAYLOAD, load_version(db, version_id)),
                 collected_us,
             )
-            for version_id, collected_us in tree.list_history(db, parent, name, after, PAGE)
+            for version_id, collected_us in tree.list_history(db, parents, name, after, PAGE)
         ]
-
-    def _list_history(self, node: int, after: int) -> Iterator[Listed]:
-        name = b""
-        if after:
-            with self._vault.read() as db:
-                name = tree.find_name_of_slot(db, node, after)
-        while True:
-            with self._vault.read() as db:
-                page = tree.list_past_names(db, node, name, PAGE)
-            for past in page:
-                name = past.name
-                if past.kind is not NodeKind.SCOPE:
-                    yield past.name, _past_attributes(past), past.slot
-            if len(page) < PAGE:
-                return
 
     def _lookup_version(
         self, db: apsw.Connection, node: int, name: bytes
@@ -151,25 +154,29 @@ class Views:
             raise NotFound(f"{show_name(name)} is no version here")
         return _attributes_of(db, InodeClass.ENVELOPE, version)
 
-    def _lookup_payload(
+    def _find_payload(
         self, db: apsw.Connection, name_id: int, name: bytes
-    ) -> pyfuse3.EntryAttributes:
-        parent, base = _load_name(db, name_id)
+    ) -> pyfuse3.EntryAttributes | None:
+        parents, base = _load_name(db, name_id)
         suffix = _suffix(base)
-        if name == LATEST + suffix:
-            target, mtime_ns = self._find_latest(db, InodeClass.NAME_LATEST, name_id)
+        if not name.endswith(suffix):
+            return None
+        stem = name.removesuffix(suffix) if suffix else name
+        if stem == LATEST:
+            newest = tree.find_newest_in_history(db, parents, base)
+            if newest is None:
+                return None
             inode = encode_inode(InodeClass.NAME_LATEST, name_id)
-            return symlink_attributes(inode, target, mtime_ns)
-        if name.endswith(suffix):
-            try:
-                stamp = name[: len(name) - len(suffix)].decode("ascii")
-                collected_us = parse_long_stamp(stamp)
-            except (UnicodeDecodeError, InvalidTime):
-                collected_us = 0
-            for version_id, found_us in tree.list_history(db, parent, base, collected_us - 1, 1):
-                if found_us == collected_us:
-                    return _attributes_of(db, InodeClass.PAYLOAD, load_version(db, version_id))
-        raise NotFound(f"{show_name(name)} is no version here")
+            target = format_long_stamp(newest[1]).encode() + suffix
+            return symlink_attributes(inode, target, newest[1] * 1000)
+        try:
+            collected_us = parse_long_stamp(stem.decode("ascii"))
+        except (UnicodeDecodeError, InvalidTime):
+            return None
+        for version_id, found_us in tree.list_history(db, parents, base, collected_us - 1, 1):
+            if found_us == collected_us:
+                return _attributes_of(db, InodeClass.PAYLOAD, load_version(db, version_id))
+        return None
 
     def _find_latest(self, db: apsw.Connection, kind: InodeClass, number: int) -> tuple[bytes, int]:
         """Target and mtime of a `latest`. Raises `NotFound`."""
@@ -178,8 +185,8 @@ class Views:
             if version is None:
                 raise NotFound("the scope has no version")
             return f"{version.stamp}.json".encode(), version.collected_us * 1000
-        parent, name = _load_name(db, number)
-        newest = tree.find_newest_in_history(db, parent, name)
+        parents, name = _load_name(db, number)
+        newest = tree.find_newest_in_history(db, parents, name)
         if newest is None:
             raise NotFound("the name has no version")
         newest_us = newest[1]
@@ -207,16 +214,23 @@ def _attributes_of(
 
 
 def _past_attributes(past: tree.PastName) -> pyfuse3.EntryAttributes:
-    if past.kind.is_directory:
-        return directory_attributes(encode_inode(InodeClass.HISTORY, past.node), 0)
     return directory_attributes(encode_inode(InodeClass.NAME_HISTORY, past.id), 0)
 
 
-def _load_name(db: apsw.Connection, name_id: int) -> tuple[int, bytes]:
+def _directories(db: apsw.Connection, kind: InodeClass, number: int) -> list[int]:
+    """The directories whose names a view lists: the scope's, or all folders that bore a name."""
+    if kind is InodeClass.HISTORY:
+        return [number]
+    parents, name = _load_name(db, number)
+    return tree.list_past_folders(db, parents, name)
+
+
+def _load_name(db: apsw.Connection, name_id: int) -> tuple[list[int], bytes]:
+    """A name, and the directories that stand or stood where its own does. Raises `NotFound`."""
     row = tree.find_name_row(db, name_id)
     if row is None:
         raise NotFound("no such name")
-    return row[0], row[1]
+    return tree.list_past_directories(db, row[0]), row[1]
 
 
 def _suffix(name: bytes) -> bytes:

@@ -150,7 +150,12 @@ def apply_mkdir(transaction: Transaction, parent: int, name: bytes, mode: int) -
             db.execute("INSERT INTO scopes(node, scope) VALUES(?,?)", (node, known.raw))
     else:
         scope_node = node
-    members: dict[str, Any] = {"node": node, "parent": parent, **encode_name(name), "mode": mode}
+    members: dict[str, Any] = {
+        "node": node,
+        "parent": parent,
+        **encode_name(name),
+        "mode": f"{mode:04o}",
+    }
     if known is not None:
         members["scope"] = known.raw
     _insert_name(transaction, parent, name, node, seq)
@@ -217,7 +222,8 @@ def apply_publish(transaction: Transaction, write: Write) -> Version:
     transaction.record_event(
         "version", write.scope_node,
         {"version": version.id, "scope": scope, "collectedAt": version.collected_at,
-         "sizeBytes": sealed.size, **members, **_attributes(write.mode, mtime_ns)},
+         "sizeBytes": sealed.size, **encode_name(name, "file"), **members,
+         **_attributes(write.mode, mtime_ns)},
         collected_us,
     )  # fmt: skip
     # Its row may be gone: another process ended the file's last name since it was staged.
@@ -502,7 +508,7 @@ def _show_version_before(
     _show(transaction, node, seq, None, entry.mode, entry.mtime_ns)
     back: list[dict[str, Any]] = []
     for row, parent, name in tree.find_live_names(db, node):
-        newest = tree.find_newest_in_history(db, parent, name)
+        newest = tree.find_newest_in_history(db, [parent], name)
         _end_name(transaction, row, parent, seq)
         earlier = index.find_by_id(db, newest[0]) if newest is not None else None
         if earlier is None or earlier.node is None:
@@ -555,9 +561,9 @@ def _insert_name(
     came_from: int | None = None, slot: int | None = None,
 ) -> None:  # fmt: skip
     db = transaction.db
-    past = tree.find_past_name(db, parent, name)
-    if past is not None:
-        slot = past.slot
+    known = tree.find_slot(db, parent, name)
+    if known is not None:
+        slot = known
     elif slot is None:
         # A new node's first name takes its number; a further name needs one of its own.
         named = fetch(db, "SELECT 1 FROM names WHERE node = ? LIMIT 1", (node,))

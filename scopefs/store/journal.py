@@ -232,8 +232,8 @@ class Journal:
     def _commit(self, batch: list[_Item[Any]]) -> None:
         # Stands unless the commit is seen to succeed, whatever interrupts it.
         failure: BaseException | None = Unavailable("the commit was interrupted")
-        fcntl.flock(self._gate, fcntl.LOCK_EX)
         try:
+            fcntl.flock(self._gate, fcntl.LOCK_EX)
             self._commit_locked(batch)
             failure = None
         except apsw.Error as error:

@@ -96,9 +96,11 @@ def create_vault(root: Path, now_us: int) -> Layout:
     layout = Layout(root)
     if layout.vault_json.exists() and layout.index.exists():
         return layout
+    _refuse_foreign_directory(layout)
     try:
         make_directories(root)
-        _refuse_foreign_directory(layout)
+        # Not wider than it was: a directory that may not be written is refused below.
+        root.chmod(root.stat().st_mode & 0o700)
         lock = os.open(layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,6 +3,7 @@
 Every call is one or two point reads or one keyset page, however large the vault is.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class Entry:
     version: int | None
     target: bytes | None
     links: int
+    generation: int
+    """Which life of the inode number it is: a scope's directory comes back with its old one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +45,19 @@ class DirectoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class PastName:
-    """A name that a directory has, or has had: its slot, and the id, kind and node of the first
-    entry that bore it.
-    """
+    """A name that stands or stood in a directory: the slot and id of its first entry."""
 
     slot: int
     id: int
     name: bytes
-    kind: NodeKind
-    node: int
 
 
 _ENTRY = (
     "k.id, k.kind, k.scope, s.mode, s.mtime_ns,"
     " COALESCE((SELECT e.at_us FROM events e WHERE e.seq = s.from_seq), 0) * 1000,"
     " COALESCE(d.payload_size, LENGTH(s.target), 0), s.version, s.target,"
-    " (SELECT COUNT(*) FROM names l WHERE l.node = k.id AND l.until_seq IS NULL)"
+    " (SELECT COUNT(*) FROM names l WHERE l.node = k.id AND l.until_seq IS NULL),"
+    " CASE WHEN k.kind = 2 THEN (SELECT MAX(g.id) FROM names g WHERE g.node = k.id) ELSE 0 END"
 )
 _SHOWN = (
     " JOIN shown s ON s.node = k.id AND s.from_seq ="
@@ -66,7 +66,8 @@ _SHOWN = (
 )
 _HISTORY = (
     "WITH RECURSIVE chain(id, node, from_seq, until_seq) AS ("
-    "  SELECT id, node, from_seq, until_seq FROM names WHERE parent = ?1 AND name = ?2"
+    "  SELECT id, node, from_seq, until_seq FROM names"
+    "   WHERE parent IN (SELECT value FROM json_each(?1)) AND name = ?2"
     "  UNION SELECT o.id, o.node, o.from_seq, o.until_seq"
     "  FROM chain c JOIN names n ON n.id = c.id JOIN names o ON o.id = n.came_from"
     "  UNION SELECT o.id, o.node, o.from_seq, o.until_seq"
@@ -82,7 +83,6 @@ _NEWEST_NAME = (
     # At most one entry of a name lives, and then it is the newest.
     "(SELECT id FROM names WHERE parent = ?1 AND name = ?2 ORDER BY from_seq DESC LIMIT 1)"
 )
-_PAST = "SELECT n.slot, n.id, n.name, k.kind, n.node FROM names n JOIN nodes k ON k.id = n.node"
 
 
 def find_node(db: apsw.Connection, node: int) -> Entry | None:
@@ -127,33 +127,78 @@ def has_children(db: apsw.Connection, parent: int) -> bool:
     )
 
 
+def find_slot(db: apsw.Connection, parent: int, name: bytes) -> int | None:
+    """The slot of a name that a directory has, or has had."""
+    rows = fetch(db, "SELECT slot FROM names WHERE parent = ? AND name = ? LIMIT 1", (parent, name))
+    return rows[0][0] if rows else None
+
+
+def list_past_directories(db: apsw.Connection, node: int) -> list[int]:
+    """The directories that stand or stood where this one does or did, itself included.
+
+    A folder that is removed and made again is another node; its history is one.
+    """
+    return sorted(_gather_past_directories(db, node, frozenset()))
+
+
+def _gather_past_directories(db: apsw.Connection, node: int, below: frozenset[int]) -> set[int]:
+    found = {node}
+    kind = fetch(db, "SELECT kind FROM nodes WHERE id = ?", (node,))
+    # Folders may have stood in one another at different times.
+    if node in below or not kind or kind[0][0] != NodeKind.FOLDER:
+        return found
+    names = fetch(db, "SELECT DISTINCT parent, name FROM names WHERE node = ?", (node,))
+    for parent, name in names:
+        above = _gather_past_directories(db, parent, below | {node})
+        found.update(list_past_folders(db, above, name))
+    return found
+
+
 def list_past_names(
-    db: apsw.Connection, parent: int, after_name: bytes, limit: int
+    db: apsw.Connection, parents: Collection[int], after_name: bytes, limit: int
 ) -> list[PastName]:
-    """A page of all names that ever stood in a directory, each once, by name."""
+    """A page of all names that ever stood in directories, each once, by name; scopes left out."""
     rows = fetch(
         db,
-        f"{_PAST} WHERE n.id IN (SELECT MIN(id) FROM names WHERE parent = ? AND name > ?"
-        " GROUP BY name ORDER BY name LIMIT ?) ORDER BY n.name",
-        (parent, after_name, limit),
+        "SELECT n.slot, MIN(n.id), n.name FROM names n JOIN nodes k ON k.id = n.node"
+        " WHERE n.parent IN (SELECT value FROM json_each(?)) AND n.name > ? AND k.kind != ?"
+        " GROUP BY n.name ORDER BY n.name LIMIT ?",
+        (_json(parents), after_name, int(NodeKind.SCOPE), limit),
     )
-    return [_to_past_name(row) for row in rows]
+    return [PastName(*row) for row in rows]
 
 
-def find_past_name(db: apsw.Connection, parent: int, name: bytes) -> PastName | None:
-    """A name that a directory has, or has had."""
+def find_past_name(db: apsw.Connection, parents: Collection[int], name: bytes) -> PastName | None:
+    """A name that directories have, or have had; not that of a scope."""
     rows = fetch(
         db,
-        f"{_PAST} WHERE n.id = (SELECT id FROM names WHERE parent = ? AND name = ?"
-        " ORDER BY from_seq LIMIT 1)",
-        (parent, name),
+        "SELECT n.slot, MIN(n.id), n.name FROM names n JOIN nodes k ON k.id = n.node"
+        " WHERE n.parent IN (SELECT value FROM json_each(?)) AND n.name = ? AND k.kind != ?"
+        " GROUP BY n.name",
+        (_json(parents), name, int(NodeKind.SCOPE)),
     )
-    return _to_past_name(rows[0]) if rows else None
+    return PastName(*rows[0]) if rows else None
 
 
-def find_name_of_slot(db: apsw.Connection, parent: int, slot: int) -> bytes:
-    """The name that has a slot in a directory; empty if none has. Reads all its names."""
-    rows = fetch(db, "SELECT name FROM names WHERE parent = ? AND slot = ? LIMIT 1", (parent, slot))
+def list_past_folders(db: apsw.Connection, parents: Collection[int], name: bytes) -> list[int]:
+    """The folders that a name led to, in any of the directories."""
+    rows = fetch(
+        db,
+        "SELECT DISTINCT n.node FROM names n JOIN nodes k ON k.id = n.node"
+        " WHERE n.parent IN (SELECT value FROM json_each(?)) AND n.name = ? AND k.kind = ?",
+        (_json(parents), name, int(NodeKind.FOLDER)),
+    )
+    return [row[0] for row in rows]
+
+
+def find_name_of_slot(db: apsw.Connection, parents: Collection[int], slot: int) -> bytes:
+    """The name that has a slot in directories; empty if none has. Reads all their names."""
+    rows = fetch(
+        db,
+        "SELECT name FROM names WHERE parent IN (SELECT value FROM json_each(?)) AND slot = ?"
+        " LIMIT 1",
+        (_json(parents), slot),
+    )
     return bytes(rows[0][0]) if rows else b""
 
 
@@ -236,7 +281,7 @@ def find_path(db: apsw.Connection, node: int) -> bytes:
 
 
 def list_history(
-    db: apsw.Connection, parent: int, name: bytes, after_us: int, limit: int
+    db: apsw.Connection, parents: Collection[int], name: bytes, after_us: int, limit: int
 ) -> list[tuple[int, int]]:
     """A page of a name's history: `(version id, collected_us)`, oldest first.
 
@@ -247,25 +292,27 @@ def list_history(
         db,
         f"{_HISTORY} SELECT DISTINCT d.id, d.collected_us {_HISTORY_VERSIONS}"
         " AND d.collected_us > ?3 ORDER BY d.collected_us LIMIT ?4",
-        (parent, name, after_us, limit),
+        (_json(parents), name, after_us, limit),
     )
     return [(row[0], row[1]) for row in rows]
 
 
-def find_newest_in_history(db: apsw.Connection, parent: int, name: bytes) -> tuple[int, int] | None:
+def find_newest_in_history(
+    db: apsw.Connection, parents: Collection[int], name: bytes
+) -> tuple[int, int] | None:
     """The newest version in a name's history: `(version id, collected_us)`."""
     rows = fetch(
         db,
         f"{_HISTORY} SELECT d.id, d.collected_us {_HISTORY_VERSIONS}"
         " ORDER BY d.collected_us DESC LIMIT 1",
-        (parent, name),
+        (_json(parents), name),
     )
     return (rows[0][0], rows[0][1]) if rows else None
 
 
+def _json(numbers: Collection[int]) -> str:
+    return f"[{','.join(map(str, numbers))}]"
+
+
 def _to_entry(row: tuple[Any, ...]) -> Entry:
     return Entry(row[0], NodeKind(row[1]), *row[2:])
-
-
-def _to_past_name(row: tuple[Any, ...]) -> PastName:
-    return PastName(row[0], row[1], row[2], NodeKind(row[3]), row[4])

@@ -26,7 +26,8 @@ def rename(vault: Vault, scope: int, old: bytes, new: bytes) -> None:
 def history(vault: Vault, parent: int, name: bytes) -> str:
     """The contents of a name's history, oldest first, each one letter."""
     with vault.read() as db:
-        found = tree.list_history(db, parent, name, 0, 1000)
+        parents = tree.list_past_directories(db, parent)
+        found = tree.list_history(db, parents, name, 0, 1000)
     by_id = {version.id: version for version in vault.versions("my.files")}
     assert [us for _, us in found] == sorted(us for _, us in found)
     return b"".join(vault.read_payload(by_id[version_id]) for version_id, _ in found).decode()
@@ -147,6 +148,20 @@ def test_renamed_folder_keeps_the_histories_in_it(clocked: Vault, scope: int) ->
     assert history(clocked, folder, b"f") == "ab"
 
 
+def test_folder_that_is_made_again_goes_on_with_its_history(clocked: Vault, scope: int) -> None:
+    """A folder that was removed and comes back is another node, and one history."""
+    put(clocked, "D/E/f", "a")
+    outer = load_child(clocked, scope, b"D").node
+    inner = load_child(clocked, outer, b"E").node
+    clocked.apply(changes.apply_unlink, inner, b"f")
+    clocked.apply(changes.apply_rmdir, outer, b"E")
+    clocked.apply(changes.apply_rmdir, scope, b"D")
+    put(clocked, "D/E/f", "b")
+    again = load_child(clocked, load_child(clocked, scope, b"D").node, b"E").node
+    assert again != inner
+    assert history(clocked, again, b"f") == history(clocked, inner, b"f") == "ab"
+
+
 def test_deleted_version_is_not_in_the_history(clocked: Vault, scope: int) -> None:
     """What went to the trash is not shown."""
     for content in "abc":
@@ -173,7 +188,7 @@ def test_history_pages(clocked: Vault, scope: int, clock: Clock) -> None:
     after_us = 0
     while True:
         with clocked.read() as db:
-            page = tree.list_history(db, scope, b"f", after_us, 2)
+            page = tree.list_history(db, [scope], b"f", after_us, 2)
         if not page:
             break
         seen += [version_id for version_id, _ in page]
@@ -187,9 +202,9 @@ def test_newest_in_history(clocked: Vault, scope: int) -> None:
     rename(clocked, scope, b"f", b"g")
     version = clocked.get("my.files")
     with clocked.read() as db:
-        newest = tree.find_newest_in_history(db, scope, b"g")
+        newest = tree.find_newest_in_history(db, [scope], b"g")
         assert newest == (version.id, version.collected_us)
-        assert tree.find_newest_in_history(db, scope, b"no") is None
+        assert tree.find_newest_in_history(db, [scope], b"no") is None
 
 
 def test_past_names_are_listed_once(clocked: Vault, scope: int) -> None:
@@ -199,7 +214,7 @@ def test_past_names_are_listed_once(clocked: Vault, scope: int) -> None:
         clocked.apply(changes.apply_unlink, scope, name.encode())
     put(clocked, "a", "y")
     with clocked.read() as db:
-        names = [past.name for past in tree.list_past_names(db, scope, b"", 100)]
+        names = [past.name for past in tree.list_past_names(db, [scope], b"", 100)]
     assert names == [b"a", b"b", b"c"]
 
 

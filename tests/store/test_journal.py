@@ -293,7 +293,7 @@ def test_out_of_space_is_recognised(error: BaseException, expected: bool) -> Non
 
 
 def test_failed_commit_of_a_put_leaves_no_trace(vault: Vault) -> None:
-    """A put whose commit failed is no version, and its staging file is gone."""
+    """A put whose commit failed is no version, and nothing of it is left after the next open."""
     refused: list[BaseException] = []
     inside, go = threading.Event(), threading.Event()
 
@@ -324,4 +324,8 @@ def test_failed_commit_of_a_put_leaves_no_trace(vault: Vault) -> None:
         thread.join()
     assert len(refused) == 1
     assert vault.versions("a.b") == []
-    assert [path.name for path in vault.layout.staging.rglob("*") if path.is_file()] == ["lock"]
+    vault.close()
+    with Vault.open(vault.layout.root) as again:
+        assert again.versions("a.b") == []
+        staging = again.layout.staging
+        assert [path.name for path in staging.rglob("*") if path.is_file()] == ["lock"]

@@ -207,20 +207,24 @@ except Unavailable as error:
 @pytest.mark.parametrize("is_vault", [False, True])
 def test_unwritable_directory_is_refused_in_words(tmp_path: Path, is_vault: bool) -> None:
     """Where nothing can be written, neither a new nor an old vault opens, with a clear message."""
-    root = tmp_path / "v"
-    root.mkdir()
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    root = locked / "v"
     if is_vault:
         make_vault(root)
         for path in root.iterdir():
             path.chmod(0o500 if path.is_dir() else 0o400)
-    root.chmod(0o500)
+        root.chmod(0o500)
+    locked.chmod(0o500)
     try:
         done = subprocess.run(
             [*_UNPRIVILEGED, sys.executable, "-c", _TRY_OPEN, str(root)],
-            capture_output=True, text=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+        )
     finally:
-        for path in (root, *root.iterdir()):
+        locked.chmod(0o700)
+        for path in (root, *root.glob("*")) if is_vault else ():
             path.chmod(0o700)
     assert done.returncode == 0, done.stderr
     assert str(root) in done.stdout

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import apsw
@@ -362,14 +363,19 @@ def test_rows_without_a_directory_are_recovered_once(
     stage_and_close(root, state)
     load_rows = recover._load_rows
     loads = iter([True])
+    other = threading.Thread(target=lambda: Vault.open(root).close())
 
-    def load_then_let_another_go_first(db: apsw.Connection, owner: str) -> object:
+    def load_while_another_opens(db: apsw.Connection, owner: str) -> object:
         rows = load_rows(db, owner)
         if next(loads, False):
-            Vault.open(root).close()
+            # It is through before us, or waits for us: both are fine.
+            other.start()
+            other.join(0.5)
         return rows
 
-    monkeypatch.setattr(recover, "_load_rows", load_then_let_another_go_first)
+    monkeypatch.setattr(recover, "_load_rows", load_while_another_opens)
     with Vault.open(root) as vault:
+        other.join(PATIENCE_S)
+        assert not other.is_alive()
         assert len(list_partial(vault.layout)) + len(vault.versions("my.files")) == 1
         check_clean(vault)
