@@ -20,13 +20,13 @@ import pyfuse3
 import trio
 
 from scopefs.api.server import HttpAddress, open_listener, serve_http, show_listener
+from scopefs.errors import MountRefused
 from scopefs.mount.control import Control
 from scopefs.mount.files import Files
 from scopefs.mount.operations import Operations
 from scopefs.mount.point import (
     FILE_SYSTEM_NAME,
     MountLock,
-    MountRefused,
     check_mountpoint,
     find_mounts,
     is_mounted,

@@ -29,7 +29,8 @@
           ├── NotAVault
           ├── NewerFormat
           ├── VaultInUse
-          └── IndexBroken
+          ├── IndexBroken
+          └── MountRefused
 
 Each edge (mount, HTTP, command line) has one table that maps these classes to its own codes;
 a test walks this tree and fails where a table has a hole. Messages say what happened, to what,
@@ -147,3 +148,7 @@ class VaultInUse(Unavailable):
 
 class IndexBroken(Unavailable):
     """index.db is no readable index of this vault."""
+
+
+class MountRefused(Unavailable):
+    """A mount cannot begin, or end; the message says why and what to do."""

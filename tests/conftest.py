@@ -33,7 +33,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
 
 @pytest.fixture
 def mounted(start: Callable[..., Mounted]) -> Iterator[Mounted]:
-    """A new vault, mounted; the test fails if the daemon logged an error that it does not expect."""
+    """A new vault, mounted; the test fails if the daemon logged an error it does not expect."""
     mount = start()
     yield mount
     mount.stop()

@@ -17,7 +17,9 @@ _ALARM = re.compile(r"Traceback|ERROR|CRITICAL|Warning:")
 class Mounted:
     """A mounted vault. `point` is the mount point, `vault` the directory behind it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], vault: Path, point: Path, log: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], vault: Path, point: Path, log: Path
+    ) -> None:
         self.process = process
         self.vault = vault
         self.point = point

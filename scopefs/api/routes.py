@@ -1,4 +1,4 @@
-"""The routes. Source: seed 000, tasks 3.1 to 3.3."""
+"""The routes. Source: docs/semantics.md, T2."""
 
 import logging
 import time

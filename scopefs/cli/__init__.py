@@ -65,7 +65,7 @@ def group() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program. Ends the process with the exit code of DESIGN 7."""
+    """Run the program. Ends the process with an exit code of docs/semantics.md, E1."""
     try:
         result: Any = group.main(arguments, prog_name="scopefs", standalone_mode=False)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ a slice of the file. `file` holds what a rebuild of the index needs; other reade
 envelope is a pure function of its version's facts: `encode_frame` renders what stands before and
 after the payload, whoever asks, whenever.
 
-Source: seed 000, task 0.3; docs/format.md.
+Source: docs/format.md.
 """
 
 import base64

@@ -9,7 +9,7 @@
     /instagram/profile/My Photos   folder: any other directory below a scope
     /instagram/profile/a.json      file of scope instagram.profile
 
-Names are bytes, kept exactly. Source: DESIGN 3; docs/semantics.md.
+Names are bytes, kept exactly. Source: docs/semantics.md, P and N.
 """
 
 import enum

@@ -1,6 +1,6 @@
 """Scopes: `source.category[.subcategory]`, the address of a kind of data.
 
-Source: the scaffold of the personal server (seed 000, task 0.2).
+Source: docs/semantics.md, P1.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 A session is opened by the first change of a file's content (a write, a truncation, a change of
 size) and ends when the last handle that wrote is released. One session is one user action, and
-makes one version at most. Source: DESIGN 4; docs/semantics.md.
+makes one version at most. Source: docs/semantics.md, S.
 """
 
 import enum

@@ -24,11 +24,11 @@ class InodeClass(enum.IntEnum):
     HISTORY = 4
     """`.history` of a scope (node of the scope)."""
     NAME_HISTORY = 5
-    """`.history/NAME`: of a file, a folder or both (id of the first row of names)."""
+    """`.history/NAME`: of a file, a folder or both (number given by Views)."""
     LATEST = 6
     """`.versions/latest.json` (node of the scope)."""
     NAME_LATEST = 7
-    """`.history/NAME/latest.*` (id of the first row of names)."""
+    """`.history/NAME/latest.*` (number given by Views)."""
     CONTROL = 8
     """`.scopefs` and what it holds (scopefs.mount.control)."""
 

@@ -566,15 +566,7 @@ class Operations(pyfuse3.Operations):
         if kind in (InodeClass.VERSIONS, InodeClass.LATEST):
             await self._files.wait_scope_published(number)
         elif kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY, InodeClass.NAME_LATEST):
-            node: int | None = number
-            if kind is not InodeClass.HISTORY:
-                with self._vault.read() as db:
-                    row = tree.find_name_row(db, number)
-                node = row[0] if row is not None else None
-            if node is not None:
-                _, scope_node = self._place(node)
-                if scope_node is not None:
-                    await self._files.wait_scope_published(scope_node)
+            await self._files.wait_scope_published(self._views.find_scope_node(kind, number))
 
     def _load_entry(self, number: int) -> Entry:
         with self._vault.read() as db:

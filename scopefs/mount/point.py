@@ -13,15 +13,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from scopefs.errors import Unavailable, VaultInUse
+from scopefs.errors import MountRefused, VaultInUse
 from scopefs.store.layout import Layout
 
 FILE_SYSTEM_NAME = "scopefs"
 _OCTAL = re.compile(r"\\([0-7]{3})")
-
-
-class MountRefused(Unavailable):
-    """The mount cannot begin; the message says why and what to do."""
 
 
 class MountLock:

@@ -1,8 +1,10 @@
 """The read-only views below a scope: `.versions/` and `.history/`.
 
-Everything is looked up in the index when it is asked for; listings are pages by time or slot.
+Everything is looked up in the index when it is asked for; listings are pages by time or slot. All
+that is kept is the paths of the directories of `.history` that were looked at.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -28,6 +30,9 @@ from scopefs.vault import Vault
 
 LATEST = b"latest"
 PAGE = 256
+KNOWN_NAMES_MAX = 200_000
+"""Directories of `.history` that are remembered; the kernel looks older ones up again."""
+
 _LATEST_COOKIE = 1 << 52
 _NAMES_COOKIE = 1 << 53
 
@@ -40,6 +45,9 @@ class Views:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self._free = itertools.count(1)
+        self._paths: dict[int, tuple[InodeClass, int, bytes]] = {}
+        self._numbers: dict[tuple[InodeClass, int, bytes], int] = {}
 
     def lookup_in_scope(self, node: int, name: bytes) -> pyfuse3.EntryAttributes | None:
         """The attributes of `.versions` or `.history` in a scope's directory; None for others."""
@@ -59,9 +67,9 @@ class Views:
                 if payload is not None:
                     return payload
             if kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY):
-                past = tree.find_past_name(db, _directories(db, kind, number), name)
+                past = tree.find_past_name(db, self._directories(db, kind, number), name)
                 if past is not None:
-                    return _past_attributes(past)
+                    return self._name_attributes(kind, number, past.name)
         raise NotFound(f"{show_name(name)} is not there")
 
     def attributes(self, kind: InodeClass, number: int) -> pyfuse3.EntryAttributes:
@@ -106,14 +114,18 @@ class Views:
 
     def _list_names(self, kind: InodeClass, number: int, after: int) -> Iterator[Listed]:
         with self._vault.read() as db:
-            parents = _directories(db, kind, number)
+            parents = self._directories(db, kind, number)
             name = tree.find_name_of_slot(db, parents, after) if after else b""
         while True:
             with self._vault.read() as db:
                 page = tree.list_past_names(db, parents, name, PAGE)
             for past in page:
                 name = past.name
-                yield past.name, _past_attributes(past), _NAMES_COOKIE + past.slot
+                yield (
+                    past.name,
+                    self._name_attributes(kind, number, past.name),
+                    _NAMES_COOKIE + past.slot,
+                )
             if len(page) < PAGE:
                 return
 
@@ -127,7 +139,7 @@ class Views:
                 )
                 for version in index.list_after(db, tree.scope_text(db, number), after, PAGE)
             ]
-        parents, name = _load_name(db, number)
+        parents, name = self._load_name(db, number)
         suffix = _suffix(name)
         return [
             (
@@ -157,7 +169,7 @@ class Views:
     def _find_payload(
         self, db: apsw.Connection, name_id: int, name: bytes
     ) -> pyfuse3.EntryAttributes | None:
-        parents, base = _load_name(db, name_id)
+        parents, base = self._load_name(db, name_id)
         suffix = _suffix(base)
         if not name.endswith(suffix):
             return None
@@ -185,12 +197,55 @@ class Views:
             if version is None:
                 raise NotFound("the scope has no version")
             return f"{version.stamp}.json".encode(), version.collected_us * 1000
-        parents, name = _load_name(db, number)
+        parents, name = self._load_name(db, number)
         newest = tree.find_newest_in_history(db, parents, name)
         if newest is None:
             raise NotFound("the name has no version")
         newest_us = newest[1]
         return format_long_stamp(newest_us).encode() + _suffix(name), newest_us * 1000
+
+    def find_scope_node(self, kind: InodeClass, number: int) -> int:
+        """The scope that a view is of. Raises `NotFound`."""
+        while kind in (InodeClass.NAME_HISTORY, InodeClass.NAME_LATEST):
+            kind, number, _ = self._load_path(number)
+        return number
+
+    def _name_attributes(
+        self, kind: InodeClass, number: int, name: bytes
+    ) -> pyfuse3.EntryAttributes:
+        """The directory of a name's history, which gets a number for as long as the mount lives.
+
+        No number of the index will do: the same folder may stand at several places of a history.
+        """
+        path = (kind, number, name)
+        known = self._numbers.get(path)
+        if known is None:
+            known = self._numbers[path] = next(self._free)
+            self._paths[known] = path
+            if len(self._paths) > KNOWN_NAMES_MAX:
+                del self._numbers[self._paths.pop(next(iter(self._paths)))]
+        return directory_attributes(encode_inode(InodeClass.NAME_HISTORY, known), 0)
+
+    def _load_path(self, number: int) -> tuple[InodeClass, int, bytes]:
+        path = self._paths.get(number)
+        if path is None:
+            raise NotFound("the history's directory is to be looked up again")
+        return path
+
+    def _load_name(self, db: apsw.Connection, number: int) -> tuple[list[int], bytes]:
+        """A name, and the directories in which it stands or stood. Raises `NotFound`."""
+        kind, above, name = self._load_path(number)
+        return self._directories(db, kind, above), name
+
+    def _directories(self, db: apsw.Connection, kind: InodeClass, number: int) -> list[int]:
+        """The directories whose names a view lists: the scope's, or all folders of that name.
+
+        A folder that is removed and made again is another node; its history is one.
+        """
+        if kind is InodeClass.HISTORY:
+            return [number]
+        parents, name = self._load_name(db, number)
+        return tree.list_past_folders(db, parents, name)
 
 
 def load_version(db: apsw.Connection, version_id: int) -> Version:
@@ -211,26 +266,6 @@ def _attributes_of(
     if payloads.is_settled(db, version.id):
         return version_attributes(inode, version.size_bytes, mtime_ns, final=True)
     return version_attributes(inode, payloads.envelope_size(version), mtime_ns, final=False)
-
-
-def _past_attributes(past: tree.PastName) -> pyfuse3.EntryAttributes:
-    return directory_attributes(encode_inode(InodeClass.NAME_HISTORY, past.id), 0)
-
-
-def _directories(db: apsw.Connection, kind: InodeClass, number: int) -> list[int]:
-    """The directories whose names a view lists: the scope's, or all folders that bore a name."""
-    if kind is InodeClass.HISTORY:
-        return [number]
-    parents, name = _load_name(db, number)
-    return tree.list_past_folders(db, parents, name)
-
-
-def _load_name(db: apsw.Connection, name_id: int) -> tuple[list[int], bytes]:
-    """A name, and the directories that stand or stood where its own does. Raises `NotFound`."""
-    row = tree.find_name_row(db, name_id)
-    if row is None:
-        raise NotFound("no such name")
-    return tree.list_past_directories(db, row[0]), row[1]
 
 
 def _suffix(name: bytes) -> bytes:

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from scopefs.errors import ScopefsError
+
 QUIET_S = 0.25
 LATEST_S = 2.0
 _RETRY_MAX_S = 60.0
@@ -65,6 +67,10 @@ class SettleThread:
             started = self._last
             try:
                 done = self._settle(self._clock_us() - int(QUIET_S * 1e6))
+            except (OSError, ScopefsError) as error:
+                # A full disk, for instance: nothing is lost, and it may be over soon.
+                _LOG.warning("settling failed, next try in %.1f s: %s", retry_s, error)
+                done = False
             except Exception:
                 _LOG.exception("settling failed; it will be tried again in %.1f s", retry_s)
                 done = False

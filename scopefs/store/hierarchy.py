@@ -2,7 +2,7 @@
 
 Functions that take `base_dir` work on any such tree; they know nothing of the index. An envelope
 is placed by linking a complete file, so that a name never shows half of one, and never overwrites.
-Source: seed 000, tasks 1.1 and 2.1.
+Source: docs/format.md.
 """
 
 import os

@@ -7,7 +7,7 @@
     index.db                   the journal and index
     staging/<owner>/           writes under way
     partial/  trash/  logs/    interrupted writes; deleted versions; refusals and accesses
-    *.lock                     see docs/concurrency in docs/tour.md
+    *.lock                     see docs/tour.md, Locks
 
 Everything internal lies outside data/, so no scope can collide with it. Directories 0700, files
 0600. Raises `NotAVault`, `NewerFormat`, `Unavailable`.

@@ -45,10 +45,9 @@ class DirectoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class PastName:
-    """A name that stands or stood in a directory: the slot and id of its first entry."""
+    """A name that stands or stood in directories, and a slot that it has in one of them."""
 
     slot: int
-    id: int
     name: bytes
 
 
@@ -133,34 +132,13 @@ def find_slot(db: apsw.Connection, parent: int, name: bytes) -> int | None:
     return rows[0][0] if rows else None
 
 
-def list_past_directories(db: apsw.Connection, node: int) -> list[int]:
-    """The directories that stand or stood where this one does or did, itself included.
-
-    A folder that is removed and made again is another node; its history is one.
-    """
-    return sorted(_gather_past_directories(db, node, frozenset()))
-
-
-def _gather_past_directories(db: apsw.Connection, node: int, below: frozenset[int]) -> set[int]:
-    found = {node}
-    kind = fetch(db, "SELECT kind FROM nodes WHERE id = ?", (node,))
-    # Folders may have stood in one another at different times.
-    if node in below or not kind or kind[0][0] != NodeKind.FOLDER:
-        return found
-    names = fetch(db, "SELECT DISTINCT parent, name FROM names WHERE node = ?", (node,))
-    for parent, name in names:
-        above = _gather_past_directories(db, parent, below | {node})
-        found.update(list_past_folders(db, above, name))
-    return found
-
-
 def list_past_names(
     db: apsw.Connection, parents: Collection[int], after_name: bytes, limit: int
 ) -> list[PastName]:
     """A page of all names that ever stood in directories, each once, by name; scopes left out."""
     rows = fetch(
         db,
-        "SELECT n.slot, MIN(n.id), n.name FROM names n JOIN nodes k ON k.id = n.node"
+        "SELECT MIN(n.slot), n.name FROM names n JOIN nodes k ON k.id = n.node"
         " WHERE n.parent IN (SELECT value FROM json_each(?)) AND n.name > ? AND k.kind != ?"
         " GROUP BY n.name ORDER BY n.name LIMIT ?",
         (_json(parents), after_name, int(NodeKind.SCOPE), limit),
@@ -172,7 +150,7 @@ def find_past_name(db: apsw.Connection, parents: Collection[int], name: bytes) -
     """A name that directories have, or have had; not that of a scope."""
     rows = fetch(
         db,
-        "SELECT n.slot, MIN(n.id), n.name FROM names n JOIN nodes k ON k.id = n.node"
+        "SELECT MIN(n.slot), n.name FROM names n JOIN nodes k ON k.id = n.node"
         " WHERE n.parent IN (SELECT value FROM json_each(?)) AND n.name = ? AND k.kind != ?"
         " GROUP BY n.name",
         (_json(parents), name, int(NodeKind.SCOPE)),
@@ -200,12 +178,6 @@ def find_name_of_slot(db: apsw.Connection, parents: Collection[int], slot: int) 
         (_json(parents), slot),
     )
     return bytes(rows[0][0]) if rows else b""
-
-
-def find_name_row(db: apsw.Connection, name_id: int) -> tuple[int, bytes, int] | None:
-    """Parent, name and node of an entry that stood or stands."""
-    rows = fetch(db, "SELECT parent, name, node FROM names WHERE id = ?", (name_id,))
-    return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 
 
 def find_live_names(db: apsw.Connection, node: int) -> list[tuple[int, int, bytes]]:

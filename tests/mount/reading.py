@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ def count_versions(scope: Path) -> int:
 def read_history(scope: Path, name: str) -> list[bytes]:
     """The payloads of all versions of a name, oldest first."""
     place = scope / ".history" / name
-    latest = f"latest{os.path.splitext(name)[1]}"
-    return [(place / found).read_bytes() for found in sorted(os.listdir(place)) if found != latest]
+    # Where a folder of that name was as well, its names stand beside the versions.
+    return [(place / found).read_bytes() for found in sorted(os.listdir(place)) if _is_stamp(found)]
+
+
+def _is_stamp(name: str) -> bool:
+    return re.match(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZu\d{6}", name) is not None
 
 
 def read_refusals(mounted: Mounted) -> list[dict[str, Any]]:

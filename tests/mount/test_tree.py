@@ -748,6 +748,21 @@ def test_history_of_a_folder_that_took_another_s_name(scope: Path) -> None:
     assert read_history(scope, "B/a") == [b"moved"]
 
 
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_history_of_a_folder_that_moved_into_its_successor(scope: Path, name: str) -> None:
+    """A folder below one of its own former name can be entered in `.history`, however it is called.
+
+    Called as a file in it, its history is beside that file's, and must not be its own parent.
+    """
+    (scope / "One").mkdir()
+    (scope / "One" / "b").write_bytes(b"x")
+    os.rename(scope / "One", scope / "Moving")
+    (scope / "One").mkdir()
+    os.rename(scope / "Moving", scope / "One" / name)
+    assert (scope / "One" / name / "b").read_bytes() == b"x"
+    assert read_history(scope, f"One/{name}/b") == [b"x"]
+
+
 def test_history_of_a_folder_where_a_file_was(scope: Path) -> None:
     """What was a file once and is a folder now shows the versions of what is in it."""
     (scope / "X").write_bytes(b"file")

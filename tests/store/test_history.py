@@ -23,10 +23,12 @@ def rename(vault: Vault, scope: int, old: bytes, new: bytes) -> None:
     vault.apply(changes.apply_rename, scope, old, scope, new, replace=True)
 
 
-def history(vault: Vault, parent: int, name: bytes) -> str:
-    """The contents of a name's history, oldest first, each one letter."""
+def history(vault: Vault, parent: int, name: bytes, *folders: bytes) -> str:
+    """The contents of a name's history, oldest first, each one letter; below `parent/folders`."""
     with vault.read() as db:
-        parents = tree.list_past_directories(db, parent)
+        parents = [parent]
+        for folder in folders:
+            parents = tree.list_past_folders(db, parents, folder)
         found = tree.list_history(db, parents, name, 0, 1000)
     by_id = {version.id: version for version in vault.versions("my.files")}
     assert [us for _, us in found] == sorted(us for _, us in found)
@@ -159,7 +161,7 @@ def test_folder_that_is_made_again_goes_on_with_its_history(clocked: Vault, scop
     put(clocked, "D/E/f", "b")
     again = load_child(clocked, load_child(clocked, scope, b"D").node, b"E").node
     assert again != inner
-    assert history(clocked, again, b"f") == history(clocked, inner, b"f") == "ab"
+    assert history(clocked, scope, b"f", b"D", b"E") == "ab"
 
 
 def test_deleted_version_is_not_in_the_history(clocked: Vault, scope: int) -> None:
