@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import click
 
-from scopefs.cli.options import vault_option
+from scopefs.cli.options import json_option, name_members, print_json, vault_option
 
 _CHUNK_BYTES = 1 << 20
 
@@ -19,11 +19,14 @@ _CHUNK_BYTES = 1 << 20
 @click.option("--name", help="Of this file in the scope alone.")
 @click.option("--envelope", is_flag=True, help="Print the envelope instead of the payload.")
 @click.option("-o", "--output", type=click.Path(), help="Write to a new file.")
+@json_option
 def command(
     vault_path: Path, scope: str, at: str | None, stamp: str | None, name: str | None,
-    envelope: bool, output: str | None,
+    envelope: bool, output: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Print the newest version of SCOPE: the exact bytes that were stored.
+
+    With --json: what is known about it instead, one JSON object.
 
     \b
     Example:
@@ -41,6 +44,14 @@ def command(
     stamp = stamp.removesuffix(".json") if stamp is not None else None
     with Vault.open(vault_path) as vault:
         version = vault.get(scope, at=at, stamp=stamp, name=name)
+        if as_json:
+            print_json({
+                "scope": version.scope, "collectedAt": version.collected_at,
+                "stamp": version.stamp, **name_members(version.name), "kind": version.kind.word,
+                "sizeBytes": version.payload_size, "sha256": version.payload_sha256.hex(),
+                "mediaType": version.media_type, "path": version.path,
+            })  # fmt: skip
+            return
         reader = vault.open_envelope(version) if envelope else vault.open_payload(version)
         try:
             if output is None:

@@ -10,7 +10,14 @@ from pathlib import Path
 import click
 
 from scopefs.cli.exits import to_exit_code
-from scopefs.cli.options import absolute, default_mountpoint, http_auth_option, vault_option
+from scopefs.cli.options import (
+    absolute,
+    default_mountpoint,
+    http_auth_option,
+    json_option,
+    print_json,
+    vault_option,
+)
 from scopefs.errors import InvalidQuery, ScopefsError
 
 _READY_VARIABLE = "SCOPEFS_READY_FD"
@@ -24,9 +31,10 @@ _READY_VARIABLE = "SCOPEFS_READY_FD"
               help="Mount options, separated by commas: allow_other.")  # fmt: skip
 @click.option("--http", metavar="HOST:PORT", help="Serve the HTTP door as well.")
 @http_auth_option
+@json_option
 def command(
     vault_path: Path, mountpoint: str | None, foreground: bool, options: tuple[str, ...],
-    http: str | None, http_auth: str | None,
+    http: str | None, http_auth: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Mount a vault as a directory, making both if they are missing.
 
@@ -50,7 +58,10 @@ def command(
         _run(vault_path, point, allow_other, http, http_auth)
     else:
         _run_in_background(vault_path, point)
-        click.echo(f"mounted {vault_path} at {point}")
+        if as_json:
+            print_json({"vault": str(vault_path), "mountpoint": str(point)})
+        else:
+            click.echo(f"mounted {vault_path} at {point}")
 
 
 def _parse_options(options: tuple[str, ...]) -> bool:

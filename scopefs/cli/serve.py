@@ -1,11 +1,12 @@
 """scopefs serve"""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from scopefs.cli.options import http_auth_option, vault_option
+from scopefs.cli.options import http_auth_option, json_option, vault_option
 from scopefs.errors import InvalidQuery
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 @vault_option
 @click.option("--http", metavar="HOST:PORT", required=True, help="Where to listen.")
 @http_auth_option
-def command(vault_path: Path, http: str, http_auth: str | None) -> None:
+@json_option
+def command(vault_path: Path, http: str, http_auth: str | None, as_json: bool) -> None:
     """Serve the HTTP door without a mount, until Ctrl+C.
 
     \b
@@ -27,9 +29,12 @@ def command(vault_path: Path, http: str, http_auth: str | None) -> None:
     """
     from scopefs.daemon import logging_to, run_serve
 
+    def announce(bound: str) -> None:
+        click.echo(json.dumps({"listening": bound}) if as_json else f"listening on {bound}")
+
     address = parse_http(http, http_auth)
     with logging_to(None):
-        run_serve(vault_path, address, lambda bound: click.echo(f"listening on {bound}"))
+        run_serve(vault_path, address, announce)
 
 
 def parse_http(http: str, http_auth: str | None) -> "HttpAddress":

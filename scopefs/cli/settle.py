@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from scopefs.cli.options import vault_option
+from scopefs.cli.options import json_option, print_json, vault_option
 
 
 @click.command("settle")
 @vault_option
-def command(vault_path: Path) -> None:
+@json_option
+def command(vault_path: Path, as_json: bool) -> None:
     """Place all published versions in the hierarchy now, for instance before a backup.
 
     \b
@@ -20,3 +21,6 @@ def command(vault_path: Path) -> None:
 
     with Vault.open(vault_path) as vault:
         vault.settle()
+        left = vault.status()["unsettled"]
+    if as_json:
+        print_json({"unsettled": left})

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import click
 
-from scopefs.cli.options import absolute, default_mountpoint, vault_option
+from scopefs.cli.options import (
+    absolute,
+    default_mountpoint,
+    json_option,
+    print_json,
+    vault_option,
+)
 from scopefs.errors import Unavailable
 
 _SETTLE_PATIENCE_S = 120.0
@@ -15,7 +21,8 @@ _SETTLE_PATIENCE_S = 120.0
 @vault_option
 @click.argument("mountpoint", required=False, type=click.Path())
 @click.option("-z", "--lazy", is_flag=True, help="Also if files are open: gone when they close.")
-def command(vault_path: Path, mountpoint: str | None, lazy: bool) -> None:
+@json_option
+def command(vault_path: Path, mountpoint: str | None, lazy: bool, as_json: bool) -> None:
     """Unmount a vault, and return once everything in it is settled.
 
     Without MOUNTPOINT: wherever the vault is mounted.
@@ -40,6 +47,8 @@ def command(vault_path: Path, mountpoint: str | None, lazy: bool) -> None:
     unmount(point, lazy=lazy)
     if not lazy:
         _wait_for_end(process)
+    if as_json:
+        print_json({"unmounted": str(point)})
 
 
 def _find_process(point: Path) -> int | None:

@@ -185,8 +185,8 @@ def _refuse_foreign_directory(layout: Layout) -> None:
             f"{root} looks like the data of a personal server (data/ and index.db without "
             "vault.json), not like a vault; make a new vault in an empty directory"
         )
-    # What a cut creation leaves is ours.
-    foreign = sorted(found - {*_DIRECTORIES, "vault.lock"})
+    # What a cut creation leaves is ours; a fresh ext4 has its lost+found.
+    foreign = sorted(found - {*_DIRECTORIES, "vault.lock", "lost+found"})
     foreign = [name for name in foreign if not name.startswith(".vault.json.")]
     if foreign:
         raise NotAVault(

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -621,3 +622,50 @@ def test_taken_port_ends_with_7(run: Run, tmp_path: Path, command: str) -> None:
     check_failure(done, 7, address)
     assert len(done.stderr.splitlines()) == 1
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_json_of_every_command_about_one_version(tmp_path: Path) -> None:
+    """put, get, settle and umount say in JSON what they did."""
+    vault = tmp_path / "vault"
+    receipt = json.loads(
+        run_scopefs("put", "my.files", "-", "--json", vault=vault, input=b"x").stdout
+    )
+    found = json.loads(run_scopefs("get", "my.files", "--json", vault=vault).stdout)
+    assert (found["scope"], found["collectedAt"]) == (receipt["scope"], receipt["collectedAt"])
+    assert (found["kind"], found["sizeBytes"]) == ("inline", 1)
+    settled = run_scopefs("settle", "--json", vault=vault).stdout
+    assert json.loads(settled) == {"unsettled": 0}
+
+
+def test_mount_and_umount_in_json(tmp_path: Path) -> None:
+    """mount says what is mounted where; umount what is not any more."""
+    vault, point = tmp_path / "vault", tmp_path / "mnt"
+    mounted = json.loads(run_scopefs("mount", str(point), "--json", vault=vault).stdout)
+    assert mounted == {"vault": str(vault), "mountpoint": str(point)}
+    unmounted = json.loads(run_scopefs("umount", str(point), "--json", vault=vault).stdout)
+    assert unmounted == {"unmounted": str(point)}
+
+
+def test_log_follows(tmp_path: Path) -> None:
+    """log -f prints what is put after it began."""
+    vault = tmp_path / "vault"
+    run_scopefs("put", "my.files", "-", vault=vault, input=b"before")
+    command = [sys.executable, "-m", "scopefs", "log", "-f", "--json", "--vault", str(vault)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            stop = threading.Event()
+
+            def put_until_seen() -> None:
+                # Nothing says when the command has begun to look.
+                while not stop.wait(0.2):
+                    run_scopefs("put", "my.files", "-", "--name", "n", vault=vault, input=b"after")
+
+            putter = threading.Thread(target=put_until_seen)
+            putter.start()
+            event = json.loads(process.stdout.readline())
+            stop.set()
+            putter.join()
+            assert (event["op"], event["scope"], event["file"]) == ("version", "my.files", "n")
+        finally:
+            process.terminate()

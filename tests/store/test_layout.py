@@ -266,3 +266,10 @@ def test_index_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = db.execute("SELECT value FROM meta WHERE key = 'vault_id'").fetchall()
     db.close()
     assert found == [(load_vault_file(layout).id,)]
+
+
+def test_fresh_file_system_can_be_a_vault(tmp_path: Path) -> None:
+    """The lost+found of a new ext4 is nothing foreign."""
+    (tmp_path / "v" / "lost+found").mkdir(parents=True)
+    with Vault.open(tmp_path / "v", create=True) as vault:
+        vault.put("a.b", b"{}")
