@@ -17,7 +17,12 @@ RUN_PACKAGES=(
     "python3 python3-dev python3-venv: venv_works || find_python"
 )
 TEST_PACKAGES=(
+    "attr: command -v setfattr"
     "curl: command -v curl"
+    "ed: command -v ed"
+    "git: command -v git"
+    "jq: command -v jq"
+    "patch: command -v patch"
     "rsync: command -v rsync"
     "systemd: test -x /lib/systemd/systemd"
     "vim: command -v vim"

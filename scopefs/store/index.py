@@ -23,8 +23,8 @@ from scopefs.store.sql import fetch
 BUSY_TIMEOUT_MS = 10_000
 
 PAGE_BYTES = 2048
-"""A commit writes whole pages to the WAL, some twenty of them: half the size saves a quarter of its
-time (1 KiB saves no more, and larger payloads lose).
+"""A commit writes whole pages to the WAL, some twenty of them, and checksums each: half of SQLite's
+usual size is less of both (`scripts/bench --page-bytes 4096` compares).
 """
 
 
