@@ -665,7 +665,7 @@ def test_views_are_only_where_a_scope_is(shared: Mounted, scope: Path) -> None:
 def test_hidden_entries_are_not_listed(shared: Mounted, scope: Path) -> None:
     """`.scopefs`, `.versions` and `.history` can be entered, and are in no listing."""
     (scope / "a").write_bytes(b"x")
-    found = {name for _, *names in os.walk(shared.point) for name in sum(names, [])}
+    found = {name for _, *both in os.walk(shared.point) for names in both for name in names}
     assert not found & {".scopefs", ".versions", ".history"}
     done = subprocess.run(["find", scope], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(scope), f"{scope}/a"]
