@@ -92,6 +92,10 @@ class Vault:
             self._settler = Settler(layout, self._journal, self._readers)
             self._settling = SettleThread(self._settler.settle, clock_us)
             self.recovered = recover(layout, self._journal, self._readers, clock_us())
+            with self.read() as db:
+                if fetch(db, "SELECT 1 FROM staged LIMIT 1"):
+                    # What a process that was killed has published is placed without being asked.
+                    self._settling.poke()
         except BaseException:
             os.close(self._lock)
             raise
