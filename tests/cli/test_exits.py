@@ -1,4 +1,4 @@
-"""Exit codes: one table, total over the errors, as DESIGN 7 has it."""
+"""Exit codes: one table, total over the errors, as docs/semantics.md E1 has it."""
 
 import errno
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def walk(kind: type[errors.ScopefsError]) -> Iterator[type[errors.ScopefsError]]
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_error_has_the_exit_code_of_the_design(kind: type[errors.ScopefsError]) -> None:
-    """Each row of the table of DESIGN 7."""
+    """Each row of the table of docs/semantics.md E1."""
     assert to_exit_code(kind("x")) == EXPECTED[kind]
 
 

@@ -1,4 +1,4 @@
-"""One user action is one version: every request of DESIGN 4, with plain system calls."""
+"""One user action is one version: semantics S1, request by request, with plain system calls."""
 
 import mmap
 import os

@@ -1,4 +1,4 @@
-"""What people's tools do, and how many versions each action makes: the table of TOOLS.md."""
+"""What people's tools do, and how many versions each action makes: semantics S1."""
 
 import shutil
 import subprocess

@@ -71,7 +71,7 @@ def test_every_key_of_meta_is_explained(vault: Vault) -> None:
 
 
 def test_data_files_has_what_the_contract_names(db: apsw.Connection) -> None:
-    """The columns and constraints of data_files are those of DESIGN 2."""
+    """The columns and constraints of data_files are those that other readers rely on."""
     found = {
         row[1]: (row[2], bool(row[3]), bool(row[5]))
         for row in db.execute("PRAGMA table_info(data_files)")

@@ -20,7 +20,7 @@ def list_classes(root: type[ScopefsError] = ScopefsError) -> list[type[ScopefsEr
 CLASSES = list_classes()
 E = errno
 
-# DESIGN 7, row by row; what stands below a class has the codes of its row.
+# docs/semantics.md E1, row by row; what stands below a class has the codes of its row.
 TABLE: dict[type[ScopefsError], tuple[int, tuple[int, str], int]] = {
     errors.InvalidScope: (E.EINVAL, (400, "INVALID_SCOPE"), 2),
     errors.InvalidBody: (E.EINVAL, (400, "INVALID_BODY"), 2),
@@ -83,7 +83,7 @@ def test_table_names_errors_only(edge: str) -> None:
 
 @pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
 def test_codes_are_those_of_the_design(kind: type[ScopefsError]) -> None:
-    """Each row of DESIGN 7 gives errno, HTTP status and code, and exit code."""
+    """Each row of docs/semantics.md E1 gives errno, HTTP status and code, and exit code."""
     error = kind("x")
     assert (to_errno(error), to_status(error), to_exit_code(error)) == TABLE[kind]
 
