@@ -25,7 +25,7 @@ from scopefs.model.sessions import FailedWrite, Outcome, plan_release
     ],
 )
 def test_the_release_of_the_last_writer(case: dict[str, int], expected: Outcome) -> None:
-    """The table of docs/semantics.md S1: what is written is published, unless a rule says otherwise."""
+    """The table of semantics S1: what is written is published, unless a rule says otherwise."""
     quiet = {"has_session": False, "is_recorded": False, "is_unlinked": False, "failed": False}
     assert plan_release(**{**quiet, "size": 0, **case}) is expected  # type: ignore[arg-type]
 
