@@ -272,8 +272,8 @@ class Files:
         """close(2): make what was written durable, and answer its errors here."""
         file = handle.file
         if not file.dirty and file.state is not StagedState.DRAFT:
-            if file.failed is not None and handle.wrote:
-                raise OSError(file.failed.errno, os.strerror(file.failed.errno))
+            if handle.wrote:
+                _raise_failed(file)
             return
         async with file.lock:
             await self._stage(file, StagedState.CLOSED)
@@ -470,8 +470,8 @@ class Files:
         if file.unlinked:
             file.dirty = False
             return
-        if file.failed is not None and state is StagedState.CLOSED:
-            raise OSError(file.failed.errno, os.strerror(file.failed.errno))
+        if state is StagedState.CLOSED:
+            _raise_failed(file)
         file.dirty = False
         try:
             file.sealed, file.sid = await self.in_thread(self._stage_now, file, draft, state)
@@ -635,6 +635,12 @@ class Files:
         self._cached.move_to_end(node)
         if len(self._cached) > _KNOWN_CACHES:
             self._cached.popitem(last=False)
+
+
+def _raise_failed(file: OpenFile) -> None:
+    """Answer the errno of a write that failed and was not repeated, if there is one."""
+    if file.failed is not None:
+        raise OSError(file.failed.errno, os.strerror(file.failed.errno))
 
 
 def _run_change(
