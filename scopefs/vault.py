@@ -15,6 +15,7 @@ and `OSError` for what the disk under the vault refuses.
 import fcntl
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -34,14 +35,14 @@ from scopefs.errors import (
     NotFound,
     ScopefsError,
     Unavailable,
+    VaultInUse,
 )
 from scopefs.model.events import decode_detail
 from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.model.stamps import format_collected_at, parse_stamp, parse_time
-from scopefs.store import changes, index, payloads, tree
+from scopefs.store import changes, index, payloads, publish, rows, trash, tree
 from scopefs.store.background import SettleThread
-from scopefs.store.changes import Sealed, Write
 from scopefs.store.drafts import Draft
 from scopefs.store.index import ReaderPool, ScopeCount, Version
 from scopefs.store.journal import Failure, Journal, Transaction
@@ -49,6 +50,7 @@ from scopefs.store.layout import Layout, check_index_present, create_vault, load
 from scopefs.store.owners import Owner
 from scopefs.store.partial import list_partial, save_draft
 from scopefs.store.payloads import PayloadReader
+from scopefs.store.publish import Sealed, Write
 from scopefs.store.recover import recover
 from scopefs.store.settle import Settler
 from scopefs.store.sql import fetch
@@ -60,6 +62,8 @@ _LOG = logging.getLogger(__name__)
 _STREAM_CHUNK_BYTES = 1 << 20
 _PAGE = 1000
 _EVERYTHING_US = 1 << 62
+_ALONE_WAIT_S = 5.0
+_POLL_S = 0.05
 
 
 def system_clock_us() -> int:
@@ -84,8 +88,8 @@ class Vault:
         try:
             # Held for life: whoever must be alone with the vault takes it exclusively.
             fcntl.flock(self._lock, fcntl.LOCK_SH)
-            # Brings an older schema up to date, and refuses what is no index.
-            index.open_existing(str(layout.index), self.id).close()
+            if not index.check_index(str(layout.index), self.id):
+                self._migrate()
             self._readers = ReaderPool(str(layout.index))
             self._journal = Journal(layout.index, layout.lock("write"), clock_us)
             self._owner = Owner(layout.staging)
@@ -114,6 +118,25 @@ class Vault:
         if create:
             create_vault(layout.root, clock_us())
         return cls(layout, clock_us)
+
+    def _migrate(self) -> None:
+        """Bring an older index up to date, alone with the vault. Raises `VaultInUse`."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        deadline = time.monotonic() + _ALONE_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise VaultInUse(
+                        f"{self.layout.root} has to be brought up to date, and an older scopefs "
+                        "is using it: unmount it, then try again"
+                    ) from error
+            time.sleep(_POLL_S)
+        if not index.check_index(str(self.layout.index), self.id):
+            index.migrate_index(str(self.layout.index))
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Settle everything, and let go. Closing twice is fine; so is a disk that is full."""
@@ -170,16 +193,25 @@ class Vault:
 
     def put_draft(
         self, scope: Scope, draft: Draft, *, name: str | bytes | None = None,
-        mtime_ns: int | None = None,
+        mtime_ns: int | None = None, writer: str | None = None,
     ) -> Version:  # fmt: skip
-        """Store what a draft holds, as `put` does. The caller closes the draft."""
+        """Store what a draft holds, as `put` does. The caller closes the draft.
+
+        `writer`: who is recorded as having written it; this program, if nobody is named.
+        """
         if not draft.size:
             raise InvalidBody("nothing to store: an empty payload makes no version")
         raw_name = os.fsencode(name) if isinstance(name, str) else name
         sealed = draft.seal(raw_name)
         try:
             return self.apply_durably(
-                _apply_put, self._owner.name, scope, raw_name, mtime_ns, sealed
+                _apply_put,
+                self._owner.name,
+                scope,
+                raw_name,
+                mtime_ns,
+                sealed,
+                writer or _program_name(),
             )
         except (NoSpace, Unavailable, OSError):
             # A commit that failed may be on the disk all the same: its bytes must be there then.
@@ -244,7 +276,7 @@ class Vault:
         Raises `NotFound`.
         """
         version = self.get(scope, stamp=stamp)
-        self.apply_durably(changes.apply_delete_version, version)
+        self.apply_durably(trash.apply_delete_version, version)
         return version
 
     def delete_scope(self, scope: str) -> int:
@@ -426,16 +458,23 @@ def _read_whole(reader: PayloadReader) -> bytes:
         reader.close()
 
 
+def _program_name() -> str:
+    """What this program is called: `scopefs` for the command, a script's name for the library."""
+    path = Path(sys.argv[0] if sys.argv else "")
+    return (path.parent if path.name == "__main__.py" else path).name or "python"
+
+
 def _apply_put(
     transaction: Transaction, owner: str, scope: Scope, name: bytes | None, mtime_ns: int | None,
-    sealed: Sealed,
+    sealed: Sealed, writer: str,
 ) -> Version:  # fmt: skip
     """Publish a payload, making the directories that its scope and name need."""
     db = transaction.db
     scope_node = changes.ensure_scope(transaction, scope)
-    write = Write(owner, scope_node, None, None, None, changes.FILE_MODE, mtime_ns, sealed)
+    write = Write(owner, scope_node, None, None, None, changes.FILE_MODE, mtime_ns, sealed,
+                  writer_uid=os.getuid(), writer=writer)  # fmt: skip
     if name is None:
-        return changes.apply_publish(transaction, write)
+        return publish.apply_publish(transaction, write)
     parent = scope_node
     *folders, base = name.split(b"/")
     for folder in folders:
@@ -452,17 +491,17 @@ def _apply_put(
     write.parent, write.name = parent, base
     entry = tree.find_child(db, parent, base)
     if entry is None:
-        write.node = changes.allocate_nodes(transaction, 1)
+        write.node = rows.allocate_nodes(transaction, 1)
     elif entry.kind is NodeKind.FILE:
         write.node, write.mode = entry.node, entry.mode
     else:
         raise IsADirectory(f"{show_name(name)} is there already, and is no file")
-    return changes.apply_publish(transaction, write)
+    return publish.apply_publish(transaction, write)
 
 
 def _apply_delete_versions(transaction: Transaction, versions: list[Version]) -> None:
     for version in versions:
-        changes.apply_delete_version(transaction, version)
+        trash.apply_delete_version(transaction, version)
 
 
 def _apply_remove_scope_directory(transaction: Transaction, node: int) -> bool:

@@ -90,7 +90,7 @@ def _store_document(vault: Vault, scope: Scope, draft: Draft) -> Version:
     """Store a body that is one JSON object. Raises `InvalidBody` for any other."""
     if draft.seal(None).kind is not Kind.DOCUMENT:
         raise InvalidBody("the body is not one JSON object")
-    return vault.put_draft(scope, draft)
+    return vault.put_draft(scope, draft, writer="http")
 
 
 def _guard(

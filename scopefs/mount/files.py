@@ -28,12 +28,12 @@ from scopefs.model.naming import Place
 from scopefs.model.payload import Kind
 from scopefs.model.sessions import FailedWrite, Outcome, plan_release
 from scopefs.mount.errnos import is_expected, to_errno
-from scopefs.store import changes, index, tree
-from scopefs.store.changes import Sealed, StagedState, Write
+from scopefs.store import index, publish, rows, tree
 from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
 from scopefs.store.journal import Failure, Transaction
 from scopefs.store.payloads import PayloadReader
+from scopefs.store.publish import Sealed, StagedState, Write
 from scopefs.store.tree import Entry
 from scopefs.vault import Vault
 
@@ -365,7 +365,7 @@ class Files:
         await self.wait_published(file)
         if file.unrecorded:
             await self.in_thread(
-                self._vault.apply, changes.apply_show_empty, self._make_write(file, _EMPTY, None)
+                self._vault.apply, publish.apply_show_empty, self._make_write(file, _EMPTY, None)
             )
             self._mark_recorded(file)
 
@@ -375,7 +375,7 @@ class Files:
         file.unlinked = True
         if file.sid is not None:
             await self.in_thread(
-                self._vault.apply, changes.drop_staged, self._make_write(file, _EMPTY, file.sid)
+                self._vault.apply, publish.drop_staged, self._make_write(file, _EMPTY, file.sid)
             )
             file.sid = None
         if not file.handles:
@@ -408,7 +408,7 @@ class Files:
     async def _take_node(self) -> int:
         async with self._node_lock:
             if not self._free_nodes:
-                first = await self.in_thread(self._vault.apply, changes.allocate_nodes, NODE_BLOCK)
+                first = await self.in_thread(self._vault.apply, rows.allocate_nodes, NODE_BLOCK)
                 self._free_nodes = list(range(first + NODE_BLOCK - 1, first - 1, -1))
             return self._free_nodes.pop()
 
@@ -485,7 +485,7 @@ class Files:
     def _stage_now(self, file: OpenFile, draft: Draft, state: StagedState) -> tuple[Sealed, int]:
         sealed = draft.seal(file.name or None)
         write = self._make_write(file, sealed, file.sid)
-        return sealed, self._vault.apply_durably(changes.apply_stage, write, state)
+        return sealed, self._vault.apply_durably(publish.apply_stage, write, state)
 
     def _make_write(self, file: OpenFile, sealed: Sealed, sid: int | None) -> Write:
         return Write(
@@ -510,8 +510,8 @@ class Files:
                 self._drop_draft(file)
             elif outcome in (Outcome.PUBLISH, Outcome.SHOW_EMPTY):
                 change = (
-                    changes.apply_publish if outcome is Outcome.PUBLISH
-                    else changes.apply_show_empty
+                    publish.apply_publish if outcome is Outcome.PUBLISH
+                    else publish.apply_show_empty
                 )  # fmt: skip
                 restage = file.draft is not None and (file.sealed is None or file.dirty)
                 try:
@@ -584,7 +584,7 @@ class Files:
         if file.sid is not None:
             write = self._make_write(file, _EMPTY, file.sid)
             try:
-                await self.in_thread(self._vault.apply, changes.drop_staged, write)
+                await self.in_thread(self._vault.apply, publish.drop_staged, write)
             except Exception as error:
                 _LOG.error("a staged row could not be dropped: %s", error)
             file.sid = None
@@ -647,7 +647,7 @@ def _run_change(
     change: Any, write: Write, restage: bool, transaction: Transaction
 ) -> Version | int | None:
     if restage:
-        write.sid = changes.apply_stage(transaction, write, StagedState.CLOSED)
+        write.sid = publish.apply_stage(transaction, write, StagedState.CLOSED)
     result: Version | int | None = change(transaction, write)
     return result
 

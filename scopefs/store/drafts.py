@@ -19,9 +19,9 @@ from scopefs.model.payload import (
     may_be_document,
 )
 from scopefs.store.atomic import Descriptor, write_all
-from scopefs.store.changes import Sealed
 from scopefs.store.owners import Owner
 from scopefs.store.payloads import PayloadReader
+from scopefs.store.publish import Sealed
 
 MEMORY_MAX_BYTES = 65_536
 _CHUNK_BYTES = 1 << 20

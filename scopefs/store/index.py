@@ -5,6 +5,7 @@ drops all of SQLite's locks on it. No read transaction outlives a call: every qu
 and is bounded by its `limit`.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import apsw
 from scopefs.errors import IndexBroken
 from scopefs.model.payload import Kind
 from scopefs.model.stamps import format_collected_at, format_stamp
-from scopefs.store.schema import APPLICATION_ID, migrate
+from scopefs.store.schema import APPLICATION_ID, is_current, migrate, read_user_version
 from scopefs.store.sql import fetch
 
 BUSY_TIMEOUT_MS = 10_000
@@ -46,6 +47,8 @@ class Version:
     payload_sha256: bytes
     media_type: str | None
     deleted_seq: int | None
+    writer_uid: int | None
+    writer: str | None
 
     @property
     def collected_at(self) -> str:
@@ -68,7 +71,7 @@ class ScopeCount:
 
 _COLUMNS = (
     "id, path, scope, collected_us, created_at, size_bytes, kind, node, name, mtime_ns, "
-    "payload_size, payload_sha256, media_type, deleted_seq"
+    "payload_size, payload_sha256, media_type, deleted_seq, writer_uid, writer"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM data_files"
 
@@ -115,25 +118,47 @@ def initialize_database(path: str) -> apsw.Connection:
     return db
 
 
-def open_existing(path: str, vault_id: str) -> apsw.Connection:
-    """Open the index of the vault `vault_id` and migrate it if it is older than this program.
+def check_index(path: str, vault_id: str) -> bool:
+    """Look whether a file is the index of the vault `vault_id`; False if its schema is older.
 
     Raises `IndexBroken` if it is no index, or another vault's; `NewerFormat`.
     """
+    with _checked(path) as db:
+        current = is_current(db)
+        found = read_meta(db, "vault_id")
+    if found != vault_id:
+        raise IndexBroken(f"{path} is the index of another vault ({found}, not {vault_id})")
+    return current
+
+
+def migrate_index(path: str) -> None:
+    """Bring an index to the newest schema, after a copy of it: `<path>.schema-N`.
+
+    Nobody else may have the vault open: an older program would work on. Raises `IndexBroken`.
+    """
+    with _checked(path) as db:
+        copy = Path(f"{path}.schema-{read_user_version(db)}")
+        copy.unlink(missing_ok=True)
+        db.execute("VACUUM INTO ?", (str(copy),))
+        copy.chmod(0o600)
+        fd = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        migrate(db)
+
+
+@contextmanager
+def _checked(path: str) -> Iterator[apsw.Connection]:
+    """A connection for a moment. SQLite's errors become `IndexBroken`."""
     db = open_index(path)
     try:
-        migrate(db)
-        found = read_meta(db, "vault_id")
+        yield db
     except apsw.Error as error:
-        db.close()
         raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
-    except BaseException:
+    finally:
         db.close()
-        raise
-    if found != vault_id:
-        db.close()
-        raise IndexBroken(f"{path} is the index of another vault ({found}, not {vault_id})")
-    return db
 
 
 class ReaderPool:
@@ -175,16 +200,18 @@ def insert_version(
     db: apsw.Connection, path: str, scope: str, collected_us: int, size_bytes: int, *,
     created_at: str, kind: Kind = Kind.DOCUMENT, node: int | None = None,
     name: bytes | None = None, mtime_ns: int | None = None, payload_size: int = 0,
-    payload_sha256: bytes = b"", media_type: str | None = None,
+    payload_sha256: bytes = b"", media_type: str | None = None, writer_uid: int | None = None,
+    writer: str | None = None,
 ) -> Version:  # fmt: skip
     """Insert one row of data_files. Raises `apsw.ConstraintError` if path or time is taken."""
     rows = fetch(
         db,
         "INSERT INTO data_files(path, scope, collected_at, collected_us, created_at, size_bytes,"
-        " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type)"
-        f" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
+        " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid, writer)"
+        f" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
         (path, scope, format_collected_at(collected_us), collected_us, created_at, size_bytes,
-         int(kind), node, name, mtime_ns, payload_size, payload_sha256, media_type),
+         int(kind), node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid,
+         writer),
     )  # fmt: skip
     return _to_version(rows[0])
 

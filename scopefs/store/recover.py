@@ -21,7 +21,12 @@ import apsw
 from scopefs.errors import ScopefsError
 from scopefs.model.payload import Kind
 from scopefs.store import tree
-from scopefs.store.changes import (
+from scopefs.store.index import ReaderPool
+from scopefs.store.journal import Journal, Transaction
+from scopefs.store.layout import Layout
+from scopefs.store.owners import iterate_dead_owners, list_files, remove_if_empty
+from scopefs.store.partial import save_staged
+from scopefs.store.publish import (
     Sealed,
     StagedState,
     Write,
@@ -29,11 +34,6 @@ from scopefs.store.changes import (
     apply_show_empty,
     drop_staged,
 )
-from scopefs.store.index import ReaderPool
-from scopefs.store.journal import Journal, Transaction
-from scopefs.store.layout import Layout
-from scopefs.store.owners import iterate_dead_owners, list_files, remove_if_empty
-from scopefs.store.partial import save_staged
 from scopefs.store.settle import hash_file
 from scopefs.store.sql import fetch
 
@@ -171,7 +171,8 @@ def _load_rows(db: apsw.Connection, owner: str) -> list[tuple[StagedState, Write
     rows = fetch(
         db,
         "SELECT sid, state, node, scope, parent, name, mode, mtime_ns, size, sha256, kind,"
-        " media_type, payload, file FROM staged WHERE owner = ? AND state < ? ORDER BY sid",
+        " media_type, payload, file, writer_uid, writer FROM staged"
+        " WHERE owner = ? AND state < ? ORDER BY sid",
         (owner, int(StagedState.PUBLISHED)),
     )
     return [
@@ -180,6 +181,7 @@ def _load_rows(db: apsw.Connection, owner: str) -> list[tuple[StagedState, Write
             Write(
                 owner, row[3], row[2], row[4], row[5], row[6], row[7],
                 Sealed(row[8], row[9], Kind(row[10]), row[11], row[12], row[13]), sid=row[0],
+                writer_uid=row[14], writer=row[15],
             ),
         )
         for row in rows

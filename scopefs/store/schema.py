@@ -24,7 +24,8 @@ data_files: one row for every version
     it is a version of, null for a nameless one. name: the name within the scope under which it was
     published. mtime_ns: of the source. payload_size, payload_sha256, media_type. deleted_seq: the
     event that moved it to the trash, else null; `path` then lies in trash/, so that it stays true
-    and unique.
+    and unique. writer_uid, writer: user and program name of the process that opened the file for
+    writing, null where no process is known (an import).
 names: directory entries over time; an overwrite does not touch them
     id; parent: node of the directory; name: bytes; node: what it names. The entry holds from event
     from_seq until until_seq, null while it lives. came_from: the entry that this one continues
@@ -42,9 +43,10 @@ staged: writes that are not yet settled, and their bytes
     sid; owner: the directory in staging/ of the process that wrote it; state: `StagedState`;
     node, scope, parent, name, mode, mtime_ns: what it will be published as (node null: nameless);
     size, sha256, kind, media_type: of its payload; payload: the bytes themselves, up to 64 KiB,
-    else null and file: their path relative to staging/; version: once published; at_us: when.
+    else null and file: their path relative to staging/; version: once published; at_us: when;
+    writer_uid, writer: as in data_files.
 moves: files that are to be moved by whoever settles next
-    id; source, target: paths relative to the vault.
+    id; source, target: paths relative to the vault; an empty target: to be removed.
 """
 
 import apsw
@@ -97,7 +99,15 @@ INSERT INTO shown(node, from_seq, mode, mtime_ns) VALUES(1, 0, 493, 0);
 INSERT INTO meta(key, value) VALUES('next_node', 2), ('settled_seq', 0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+_SCHEMA_2 = """
+ALTER TABLE data_files ADD COLUMN writer_uid INTEGER;
+ALTER TABLE data_files ADD COLUMN writer TEXT;
+ALTER TABLE staged ADD COLUMN writer_uid INTEGER;
+ALTER TABLE staged ADD COLUMN writer TEXT;
+CREATE INDEX data_files_trash ON data_files(deleted_seq) WHERE deleted_seq IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2)
 """Script N brings an index from `user_version` N to N + 1; the newest is the schema."""
 
 
@@ -106,23 +116,35 @@ def read_user_version(db: apsw.Connection) -> int:
     return int(fetch(db, "PRAGMA user_version")[0][0])
 
 
-def migrate(db: apsw.Connection) -> bool:
-    """Bring the index to the newest schema, in one transaction. True if anything was done.
-
-    Raises `NewerFormat`, and touches nothing, if the index is newer than this program.
-    """
+def is_current(db: apsw.Connection) -> bool:
+    """Whether an open index has the newest schema. Raises `NewerFormat` if a newer one."""
     found = read_user_version(db)
     if found > len(MIGRATIONS):
         raise NewerFormat(
             f"index.db has schema {found}; this scopefs knows {len(MIGRATIONS)}: "
             "install a newer scopefs"
         )
-    if found == len(MIGRATIONS):
+    return found == len(MIGRATIONS)
+
+
+def migrate(db: apsw.Connection) -> bool:
+    """Bring the index to the newest schema, in one transaction. True if anything was done.
+
+    Raises `NewerFormat`, and touches nothing, if the index is newer than this program.
+    """
+    if is_current(db):
         return False
-    with db:
-        for script in MIGRATIONS[found:]:
+    # Looked at again under the write lock: somebody may have been faster.
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for script in MIGRATIONS[read_user_version(db) :]:
             for _ in db.execute(script):
                 pass
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
     return True

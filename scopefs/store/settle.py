@@ -37,12 +37,12 @@ from scopefs.store.atomic import (
     sync_file_system,
     write_all,
 )
-from scopefs.store.changes import DUE, StagedState, apply_freeze
 from scopefs.store.index import ReaderPool, Version, find_by_id, read_meta, write_meta
 from scopefs.store.journal import Journal, Transaction
 from scopefs.store.layout import Layout
 from scopefs.store.owners import iterate_dead_owners, remove_if_empty
 from scopefs.store.payloads import file_facts
+from scopefs.store.publish import DUE, StagedState, apply_freeze
 from scopefs.store.sql import fetch
 
 BATCH_ROWS = 2000

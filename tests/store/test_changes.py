@@ -19,7 +19,7 @@ from scopefs.errors import (
     ScopefsError,
 )
 from scopefs.model.naming import NodeKind
-from scopefs.store import changes, index, tree
+from scopefs.store import changes, index, publish, rows, tree
 from tests.store.inspection import (
     NOON_US,
     Clock,
@@ -244,8 +244,8 @@ def test_nodes_are_never_reused(tree_: Tree) -> None:
 
 def test_allocated_nodes_are_given_out_once(tree_: Tree) -> None:
     """Blocks of node ids do not overlap, nor do they meet those of new files."""
-    first = tree_.vault.apply(changes.allocate_nodes, 1000)
-    second = tree_.vault.apply(changes.allocate_nodes, 10)
+    first = tree_.vault.apply(rows.allocate_nodes, 1000)
+    second = tree_.vault.apply(rows.allocate_nodes, 10)
     made = tree_.vault.apply(changes.apply_mkdir, tree_.scope, b"New", 0o755)
     assert second >= first + 1000
     assert made >= second + 10
@@ -461,11 +461,11 @@ def test_show_empty_makes_a_name_without_a_version(tree_: Tree) -> None:
     before = len(tree_.vault.versions("my.files"))
     with tree_.vault.new_draft() as draft:
         sealed = draft.seal(b"empty")
-    node = tree_.vault.apply(changes.allocate_nodes, 1)
-    write = changes.Write(
+    node = tree_.vault.apply(rows.allocate_nodes, 1)
+    write = publish.Write(
         tree_.vault.owner_name, tree_.scope, node, tree_.scope, b"empty", 0o600, 5, sealed
     )
-    assert tree_.vault.apply(changes.apply_show_empty, write) == node
+    assert tree_.vault.apply(publish.apply_show_empty, write) == node
     entry = tree_.child(tree_.scope, b"empty")
     assert (entry.size, entry.version, entry.mode, entry.mtime_ns) == (0, None, 0o600, 5)
     assert len(tree_.vault.versions("my.files")) == before
@@ -478,24 +478,24 @@ def test_publish_goes_to_the_file_whatever_it_is_called(tree_: Tree) -> None:
         draft.append(b"late")
         sealed = draft.seal(b"one")
     tree_.rename(tree_.scope, b"one", tree_.full, b"moved")
-    write = changes.Write(
+    write = publish.Write(
         tree_.vault.owner_name, tree_.scope, node, None, None, 0o644, None, sealed
     )
-    version = tree_.vault.apply(changes.apply_publish, write)
+    version = tree_.vault.apply(publish.apply_publish, write)
     assert version.name == b"Full/moved"
     assert tree_.payload(tree_.full, b"moved") == b"late"
 
 
 def test_publish_of_a_new_name_that_was_taken_meanwhile(tree_: Tree) -> None:
     """Two that make one name at once: the second continues the file of the first."""
-    node = tree_.vault.apply(changes.allocate_nodes, 1)
+    node = tree_.vault.apply(rows.allocate_nodes, 1)
     with tree_.vault.new_draft() as draft:
         draft.append(b"second")
         sealed = draft.seal(b"one")
-    write = changes.Write(
+    write = publish.Write(
         tree_.vault.owner_name, tree_.scope, node, tree_.scope, b"one", 0o644, None, sealed
     )
-    version = tree_.vault.apply(changes.apply_publish, write)
+    version = tree_.vault.apply(publish.apply_publish, write)
     assert version.node == tree_.child(tree_.scope, b"one").node != node
     assert tree_.payload(tree_.scope, b"one") == b"second"
 
@@ -508,12 +508,12 @@ def test_publish_after_somebody_else_unlinked_the_file(tree_: Tree, size: int) -
         draft.append(b"x" * size)
         sealed = draft.seal(b"one")
         owner = tree_.vault.owner_name
-        write = changes.Write(owner, tree_.scope, node, None, None, 0o644, None, sealed)
-        write.sid = tree_.vault.apply(changes.apply_stage, write, changes.StagedState.CLOSED)
+        write = publish.Write(owner, tree_.scope, node, None, None, 0o644, None, sealed)
+        write.sid = tree_.vault.apply(publish.apply_stage, write, publish.StagedState.CLOSED)
         tree_.vault.apply(changes.apply_unlink, tree_.scope, b"one")
         before = len(tree_.vault.versions("my.files"))
         with contextlib.suppress(ScopefsError):
-            tree_.vault.apply(changes.apply_publish, write)
+            tree_.vault.apply(publish.apply_publish, write)
     for version in tree_.vault.versions("my.files")[: -before or None]:
         assert tree_.vault.read_payload(version) == b"x" * size
     check_whole(tree_.vault)

@@ -9,7 +9,7 @@ import pytest
 from scopefs import Vault
 from scopefs.errors import InvalidQuery, NotFound
 from scopefs.model.stamps import parse_collected_at
-from scopefs.store import changes
+from scopefs.store import changes, publish
 from scopefs.store.settle import append_lines
 from tests.store.inspection import (
     NOON_US,
@@ -35,10 +35,10 @@ def make_every_event(vault: Vault) -> set[str]:
     vault.apply(changes.apply_attributes, node, 0o600, 5)
     vault.apply(changes.apply_unlink, scope, b"third")
     with vault.new_draft() as draft:
-        write = changes.Write(
+        write = publish.Write(
             vault.owner_name, scope, node, None, None, 0o644, None, draft.seal(None)
         )
-        vault.apply(changes.apply_show_empty, write)
+        vault.apply(publish.apply_show_empty, write)
     vault.delete("a.b", version.stamp)
     vault.apply(changes.apply_unlink, scope, b"link")
     vault.delete_scope("a.b")

@@ -13,9 +13,9 @@ from scopefs import Vault
 from scopefs.errors import NotFound
 from scopefs.model.payload import Kind
 from scopefs.model.scope import parse_scope
-from scopefs.store import changes, recover
-from scopefs.store.changes import StagedState, Write
+from scopefs.store import publish, recover, rows
 from scopefs.store.partial import list_partial
+from scopefs.store.publish import StagedState, Write
 from tests.store.inspection import (
     PATIENCE_S,
     check_whole,
@@ -34,22 +34,22 @@ _STAGE = """
 import os, signal, sys
 from scopefs import Vault
 from scopefs.model.scope import parse_scope
-from scopefs.store import changes
-from scopefs.store.changes import StagedState, Write
+from scopefs.store import changes, publish, rows
+from scopefs.store.publish import StagedState, Write
 
 root, state, size, extra = sys.argv[1], StagedState[sys.argv[2]], int(sys.argv[3]), sys.argv[4]
 vault = Vault.open(root)
 scope = vault.apply(changes.ensure_scope, parse_scope("my.files"))
-node = vault.apply(changes.allocate_nodes, 1)
+node = vault.apply(rows.allocate_nodes, 1)
 draft = vault.new_draft()
 draft.append(b"x" * size)
 write = Write(vault.owner_name, scope, node, scope, b"file", 0o640, 1234567, draft.seal(b"file"))
 if extra == "folder":
     write.parent = vault.apply(changes.apply_mkdir, scope, b"F", 0o755)
 if extra in ("known", "renamed", "unlinked"):
-    vault.apply(changes.apply_show_empty, Write(
+    vault.apply(publish.apply_show_empty, Write(
         vault.owner_name, scope, node, scope, b"file", 0o640, 1, vault.new_draft().seal(None)))
-write.sid = vault.apply(changes.apply_stage, write, state)
+write.sid = vault.apply(publish.apply_stage, write, state)
 if extra == "folder":
     vault.apply(changes.apply_rmdir, scope, b"F")
 if extra == "renamed":
@@ -337,11 +337,11 @@ def stage_and_close(root: Path, state: StagedState) -> None:
     """Stage a write, and close the vault cleanly without publishing it."""
     with Vault.open(root) as vault, vault.new_draft() as draft:
         scope = make_scope(vault, "my.files")
-        node = vault.apply(changes.allocate_nodes, 1)
+        node = vault.apply(rows.allocate_nodes, 1)
         draft.append(b"x" * 10)
         sealed = draft.seal(b"file")
         write = Write(vault.owner_name, scope, node, scope, b"file", 0o644, None, sealed)
-        vault.apply_all([lambda transaction: changes.apply_stage(transaction, write, state)])
+        vault.apply_all([lambda transaction: publish.apply_stage(transaction, write, state)])
 
 
 @pytest.mark.parametrize("state", [StagedState.CLOSED, StagedState.DRAFT])

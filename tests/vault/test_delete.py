@@ -4,7 +4,7 @@ import pytest
 
 from scopefs import Vault
 from scopefs.errors import InvalidTime, NotFound
-from scopefs.store import changes, tree
+from scopefs.store import changes, trash, tree
 from tests.store.inspection import check_counters, check_whole, find_child, list_files, make_scope
 
 
@@ -123,7 +123,7 @@ def test_delete_again_is_not_found(vault: Vault) -> None:
     with pytest.raises(NotFound):
         vault.delete("my.files", version.stamp)
     with pytest.raises(NotFound):
-        vault.apply(changes.apply_delete_version, version)
+        vault.apply(trash.apply_delete_version, version)
     check_counters(vault)
 
 
