@@ -20,9 +20,9 @@ import pyfuse3
 import trio
 
 from scopefs.api.server import HttpAddress, open_listener, serve_http, show_listener
-from scopefs.errors import MountRefused
+from scopefs.errors import MountRefused, ScopefsError
 from scopefs.mount.control import Control
-from scopefs.mount.files import Files
+from scopefs.mount.open_files import OpenFiles
 from scopefs.mount.operations import Operations
 from scopefs.mount.point import (
     FILE_SYSTEM_NAME,
@@ -32,6 +32,7 @@ from scopefs.mount.point import (
     is_mounted,
     unmount,
 )
+from scopefs.mount.publication import Publisher
 from scopefs.mount.refusals import Refusals
 from scopefs.vault import Vault
 
@@ -40,6 +41,8 @@ STOP_GRACE_S = 10.0
 
 RELOCK_WAIT_S = 30.0
 """How long a new mount waits for one that is just ending."""
+
+TRASH_INTERVAL_S = 86_400.0
 
 _POLL_S = 0.01
 _LOG = logging.getLogger(__name__)
@@ -90,9 +93,12 @@ async def _mount(
     listener: socket.socket | None,
     on_ready: Callable[[], None],
 ) -> None:
-    files = Files(vault)
+    open_files = OpenFiles()
+    publisher = Publisher(vault, open_files)
     refusals = Refusals(vault.layout.logs / "rejected.jsonl", str(mountpoint), vault.clock_us)
-    operations = Operations(vault, files, Control(vault, str(mountpoint), refusals), refusals)
+    operations = Operations(
+        vault, open_files, publisher, Control(vault, str(mountpoint), refusals), refusals
+    )
     fuse_options = {
         *pyfuse3.default_options, f"fsname={FILE_SYSTEM_NAME}", f"subtype={FILE_SYSTEM_NAME}",
         "nosuid", "nodev",
@@ -106,7 +112,9 @@ async def _mount(
     stop = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(files.run_publisher)
+            nursery.start_soon(publisher.run)
+            if vault.config.trash.keep_days is not None:
+                nursery.start_soon(_empty_trash_daily, vault)
             await nursery.start(_unmount_on_signal, mountpoint, stop)
             if listener is not None:
                 _LOG.info("HTTP at %s", show_listener(listener))
@@ -115,11 +123,27 @@ async def _mount(
             await pyfuse3.main()
             notify("STOPPING=1")
             stop.set()
-            await files.close_all()
+            await publisher.close_all()
             nursery.cancel_scope.cancel()
     finally:
         # main() returns once the kernel has let go; after an exception it has not.
         pyfuse3.close(unmount=is_mounted(mountpoint))
+
+
+async def _empty_trash_daily(vault: Vault) -> None:
+    """Destroy what config.toml says is old enough, now and once a day."""
+    while True:
+        try:
+            done = await trio.to_thread.run_sync(vault.empty_old_trash)
+        except (OSError, ScopefsError) as error:
+            _LOG.error("the trash could not be emptied: %s", error)
+        else:
+            if done.entries:
+                _LOG.info(
+                    "emptied what was in the trash for %g days: %d version(s), %d bytes",
+                    vault.config.trash.keep_days, done.versions, done.payload_bytes,
+                )  # fmt: skip
+        await trio.sleep(TRASH_INTERVAL_S)
 
 
 async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]) -> None:

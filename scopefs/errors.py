@@ -30,6 +30,7 @@
           ├── NewerFormat
           ├── VaultInUse
           ├── IndexBroken
+          ├── InvalidConfig        config.toml cannot be understood
           └── MountRefused
 
 Each edge (mount, HTTP, command line) has one table that maps these classes to its own codes;
@@ -148,6 +149,10 @@ class VaultInUse(Unavailable):
 
 class IndexBroken(Unavailable):
     """index.db is no readable index of this vault."""
+
+
+class InvalidConfig(Unavailable):
+    """config.toml is no TOML, or says what nobody understands; the message names the place."""
 
 
 class MountRefused(Unavailable):

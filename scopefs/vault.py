@@ -17,8 +17,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
@@ -27,33 +27,46 @@ import apsw
 
 from scopefs.errors import (
     InvalidBody,
+    InvalidEnvelope,
     InvalidName,
     InvalidQuery,
     IsADirectory,
     NoSpace,
-    NotEmpty,
     NotFound,
     ScopefsError,
     Unavailable,
     VaultInUse,
 )
 from scopefs.model.events import decode_detail
+from scopefs.model.imports import Arrival, decode_arrival
 from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
 from scopefs.model.scope import Scope, parse_scope
-from scopefs.model.stamps import format_collected_at, parse_stamp, parse_time
-from scopefs.store import changes, index, payloads, publish, rows, trash, tree
+from scopefs.model.scratch import ScratchPatterns
+from scopefs.model.stamps import format_collected_at, format_stamp, parse_stamp, parse_time
+from scopefs.store import arrivals, changes, imports, index, payloads, publish, rows, trash, tree
 from scopefs.store.background import SettleThread
+from scopefs.store.config import load_config
 from scopefs.store.drafts import Draft
+from scopefs.store.imports import Imported
 from scopefs.store.index import ReaderPool, ScopeCount, Version
 from scopefs.store.journal import Failure, Journal, Transaction
 from scopefs.store.layout import Layout, check_index_present, create_vault, load_vault_file
 from scopefs.store.owners import Owner
-from scopefs.store.partial import list_partial, save_draft
+from scopefs.store.partial import (
+    find_partial,
+    list_partial,
+    make_story,
+    name_of_story,
+    remove_partial,
+    save_draft,
+)
 from scopefs.store.payloads import PayloadReader
 from scopefs.store.publish import Sealed, Write
 from scopefs.store.recover import recover
+from scopefs.store.restore import Restored, apply_restore
 from scopefs.store.settle import Settler
 from scopefs.store.sql import fetch
+from scopefs.store.trash import Destroyed, Removed, TrashEntry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +92,8 @@ class Vault:
         self.layout = layout
         self.clock_us = clock_us
         self.id = load_vault_file(layout).id
+        self.config = load_config(layout.config)
+        self.scratch = ScratchPatterns(self.config.scratch.patterns)
         check_index_present(layout)
         self._closed = False
         try:
@@ -95,7 +110,7 @@ class Vault:
             self._owner = Owner(layout.staging)
             self._settler = Settler(layout, self._journal, self._readers)
             self._settling = SettleThread(self._settler.settle, clock_us)
-            self.recovered = recover(layout, self._journal, self._readers, clock_us())
+            self.recovered = recover(layout, self._journal, self._readers, clock_us(), self.scratch)
             with self.read() as db:
                 if fetch(db, "SELECT 1 FROM staged LIMIT 1"):
                     # What a process that was killed has published is placed without being asked.
@@ -193,11 +208,13 @@ class Vault:
 
     def put_draft(
         self, scope: Scope, draft: Draft, *, name: str | bytes | None = None,
-        mtime_ns: int | None = None, writer: str | None = None,
+        mtime_ns: int | None = None, writer: str | None = None, unless_shown: bool = False,
     ) -> Version:  # fmt: skip
         """Store what a draft holds, as `put` does. The caller closes the draft.
 
         `writer`: who is recorded as having written it; this program, if nobody is named.
+        `unless_shown`: if these very bytes are what the name shows (without a name: what the scope
+        got last), that version is returned, and no other is made.
         """
         if not draft.size:
             raise InvalidBody("nothing to store: an empty payload makes no version")
@@ -205,7 +222,7 @@ class Vault:
         sealed = draft.seal(raw_name)
         try:
             return self.apply_durably(
-                _apply_put,
+                _apply_put_unless_shown if unless_shown else _apply_put,
                 self._owner.name,
                 scope,
                 raw_name,
@@ -270,38 +287,157 @@ class Vault:
                 if not entry.kind.is_directory:
                     yield path, entry
 
-    def delete(self, scope: str, stamp: str) -> Version:
+    def import_envelope(
+        self, scope: Scope, collected_us: int, content: bytes, *,
+        ending: tuple[int, bytes] | None = None,
+    ) -> Imported:  # fmt: skip
+        """Import one version from its envelope; durable when it returns.
+
+        `ending`: directory and name of a file whose name ends with that. Raises `InvalidEnvelope`
+        if it is no envelope of that scope and time, or its blob is not here; `InvalidTime`,
+        `TooLarge`; `Conflict` if another version is there.
+        """
+        arrival = decode_arrival(content)
+        if (arrival.scope, arrival.collected_us) != (scope, collected_us):
+            raise InvalidEnvelope(
+                f"the envelope is of {arrival.scope} {format_stamp(arrival.collected_us)}, and "
+                f"cannot be {scope} {format_stamp(collected_us)}"
+            )
+        with self.read() as db:
+            known = imports.find_equal(db, arrival)
+        with self.new_draft() as draft:
+            sealed = None if known is not None else self._seal_arrival(arrival, draft)
+            try:
+                return self.apply_durably(
+                    imports.apply_import_ending, arrival, sealed, self._owner.name, ending
+                )
+            except (NoSpace, Unavailable, OSError):
+                draft.leave()
+                raise
+
+    def _seal_arrival(self, arrival: Arrival, draft: Draft) -> Sealed:
+        sealed = arrivals.seal_in_row(arrival)
+        if sealed is not None:
+            return sealed
+        blob: Iterable[bytes] = ()
+        if arrival.payload is None:
+            with self.read() as db:
+                version = imports.find_with_payload(db, arrival.facts.sha256)
+            if version is None:
+                raise InvalidEnvelope(
+                    f"the payload is a blob, {arrival.facts.sha256.hex()}, which the vault does "
+                    "not have: use scopefs import, which brings blobs along"
+                )
+            blob = arrivals.iterate_chunks(self.open_payload(version))
+        return arrivals.seal_in_draft(draft, arrival, blob)
+
+    def delete(self, scope: str, stamp: str, *, forever: bool = False) -> Version:
         """Move one version to the trash. A name that showed it shows the version before, or ends.
 
-        Raises `NotFound`.
+        `forever`: past the trash; nothing brings it back. Raises `NotFound`.
         """
         version = self.get(scope, stamp=stamp)
-        self.apply_durably(trash.apply_delete_version, version)
+        self._remove(trash.apply_delete_version, version, forever=forever)
         return version
 
-    def delete_scope(self, scope: str) -> int:
+    def delete_scope(self, scope: str, *, forever: bool = False) -> int:
         """Move all versions of a scope to the trash and end its names; returns how many versions.
 
-        Never touches another scope: `a.b.c` stays when `a.b` goes. Raises `NotFound`.
+        Never touches another scope: `a.b.c` stays when `a.b` goes. `forever`: past the trash.
+        Raises `NotFound`.
         """
-        raw = parse_scope(scope).raw
+        return self._remove(trash.apply_delete_scope, parse_scope(scope), forever=forever)
+
+    def trash(self, *, before: int | None = None, limit: int = _PAGE) -> list[TrashEntry]:
+        """What was removed, newest first: one entry for each removal. `before`: an entry's id."""
         with self.read() as db:
-            node = tree.find_scope_node(db, raw)
-        if node is None:
-            raise NotFound(f'No data found for scope "{raw}"')
-        count = 0
-        while page := self.versions(raw, limit=_PAGE):
-            self.apply_durably(_apply_delete_versions, page)
-            count += len(page)
-        for parent, path, entry in list(self._walk(node, b"")):
-            base = path.rpartition(b"/")[2]
-            change = changes.apply_rmdir if entry.kind.is_directory else changes.apply_unlink
-            # Ended with its version; or somebody is putting something there just now, which stays.
-            with suppress(NotFound, NotEmpty):
-                self.apply(change, parent, base)
-        if not self.apply_durably(_apply_remove_scope_directory, node) and not count:
-            raise NotFound(f'No data found for scope "{raw}"')
-        return count
+            return trash.list_trash(db, _EVERYTHING_US if before is None else before, limit)
+
+    def restore(self, *entries: int) -> list[Restored]:
+        """Bring entries of the trash back to where they were: all of them, or none.
+
+        Names that others have taken meanwhile stay with those; `Restored.left` tells. Raises
+        `NotFound`, and `Conflict` if another version has the time of one of theirs.
+        """
+        return self.apply_durably(_apply_restore, entries)
+
+    def empty_trash(self, *entries: int, older_than_us: int | None = None) -> Destroyed:
+        """Destroy entries of the trash, or all; of these those removed before a time, if given.
+
+        Blobs that no other version has go too. Returns what was destroyed. Raises `NotFound`, and
+        then has destroyed nothing.
+        """
+        done = Destroyed()
+        if entries:
+            with self.read() as db:
+                known = [trash.load_trash_entry(db, entry) for entry in entries]
+            done = self._destroy(known, older_than_us)
+        else:
+            before: int | None = None
+            while page := self.trash(before=before):
+                done += self._destroy(page, older_than_us)
+                before = page[-1].id
+        if done.entries:
+            self.settle()
+        return done
+
+    def partial(self) -> list[dict[str, Any]]:
+        """The stories of writes that did not finish, oldest first; `id` names each."""
+        return list_partial(self.layout)
+
+    def accept_partial(
+        self, partial_id: str, *, scope: str | None = None, name: str | bytes | None = None
+    ) -> Version:
+        """Publish the bytes of an interrupted write, as the next version of what it was meant for.
+
+        `scope` and `name`: instead of what its story says. If the name shows these bytes already,
+        they are only removed from partial/, and that version is returned: so a crash in between
+        costs nothing. Raises `NotFound`, `InvalidBody` if it is empty, or nobody knows its scope.
+        """
+        story = find_partial(self.layout, partial_id)
+        told = story.get("scope")
+        if scope is None and not isinstance(told, str):
+            raise InvalidBody(f"{story['file']}: it is not known what it was: name a scope for it")
+        raw_name = os.fsencode(name) if isinstance(name, str) else name
+        if raw_name is None and scope in (None, told):
+            raw_name = name_of_story(story)
+        path = self.layout.partial / story["file"]
+        parsed = parse_scope(scope or str(told))
+        process = story.get("process")
+        with self.new_draft() as draft, path.open("rb") as stream:
+            _fill(draft, stream)
+            version = self.put_draft(
+                parsed, draft, name=raw_name, mtime_ns=os.fstat(stream.fileno()).st_mtime_ns,
+                writer=process if isinstance(process, str) else None, unless_shown=True,
+            )  # fmt: skip
+        remove_partial(self.layout, story["file"])
+        return version
+
+    def drop_partial(self, partial_id: str) -> None:
+        """Remove the bytes of an interrupted write for good. Raises `NotFound`."""
+        remove_partial(self.layout, find_partial(self.layout, partial_id)["file"])
+
+    def empty_old_trash(self) -> Destroyed:
+        """Destroy what config.toml says is old enough; nothing, if it says nothing."""
+        keep_days = self.config.trash.keep_days
+        if keep_days is None:
+            return Destroyed()
+        return self.empty_trash(older_than_us=self.clock_us() - int(keep_days * 86_400 * 1e6))
+
+    def _destroy(self, entries: Sequence[TrashEntry], older_than_us: int | None) -> Destroyed:
+        chosen = [
+            entry.id for entry in entries if older_than_us is None or entry.at_us < older_than_us
+        ]
+        return self.apply_durably(_apply_destroy, chosen) if chosen else Destroyed()
+
+    def _remove(
+        self, change: Callable[[Transaction, T], Removed], what: T, *, forever: bool
+    ) -> int:
+        """Apply a removal; how many versions went."""
+        removed = self.apply_durably(_apply_removal, change, what, forever)
+        if forever:
+            self.settle()
+        return removed.versions
 
     def events(
         self, *, after: int = 0, before: int | None = None, limit: int = _PAGE,
@@ -357,6 +493,11 @@ class Vault:
         """Open a version's envelope."""
         with self.read() as db:
             return payloads.open_envelope(db, self.layout, version)
+
+    def open_scratch(self, node: int) -> PayloadReader:
+        """Open the bytes of a scratch file. Raises `NotFound`, `PayloadMissing`."""
+        with self.read() as db:
+            return payloads.open_scratch(db, self.layout, node)
 
     def read_payload(self, version: Version) -> bytes:
         """The exact bytes that were put, whole."""
@@ -419,11 +560,17 @@ class Vault:
         """Place everything that was published so far."""
         self._settler.settle(_EVERYTHING_US, wait=True)
 
-    def keep_partial(self, draft: Draft, reason: str, scope: str, name: bytes | None) -> Path:
-        """Keep the bytes of a failed write in partial/; consumes the draft. Raises `OSError`."""
-        return save_draft(
-            self.layout, draft, now_us=self.clock_us(), reason=reason, scope=scope, name=name
-        )
+    def keep_partial(
+        self, draft: Draft, scope_node: int, node: int, known: tuple[int | None, bytes | None], *,
+        reason: str, process: str | None, uid: int | None,
+    ) -> Path:  # fmt: skip
+        """Keep the bytes of a failed write in partial/; consumes the draft. Raises `OSError`.
+
+        `known`: directory and name that a file was to get of which the index has not heard.
+        """
+        with self.read() as db:
+            story = make_story(db, scope_node, node, known, reason=reason, process=process, uid=uid)
+        return save_draft(self.layout, draft, self.clock_us(), story)
 
     def _walk(self, node: int, prefix: bytes) -> Iterator[tuple[int, bytes, tree.Entry]]:
         """What a scope's directory holds, depth first, directories after their contents.
@@ -499,19 +646,41 @@ def _apply_put(
     return publish.apply_publish(transaction, write)
 
 
-def _apply_delete_versions(transaction: Transaction, versions: list[Version]) -> None:
-    for version in versions:
-        trash.apply_delete_version(transaction, version)
-
-
-def _apply_remove_scope_directory(transaction: Transaction, node: int) -> bool:
-    """Remove a scope's directory if it is empty: subcategories keep it. False if there is none."""
+def _apply_put_unless_shown(
+    transaction: Transaction, owner: str, scope: Scope, name: bytes | None, mtime_ns: int | None,
+    sealed: Sealed, writer: str,
+) -> Version:  # fmt: skip
+    """Publish a payload, unless it is what the name shows, or what the scope got last."""
     db = transaction.db
-    live = tree.find_live_names(db, node)
-    for _, parent, name in live:
-        if not tree.has_children(db, node):
-            changes.apply_rmdir(transaction, parent, name)
-    return bool(live)
+    if name is not None:
+        found = _find_named(db, scope.raw, name, None, exact=False)
+    else:
+        found = index.find_latest_by_scope(db, scope.raw)
+    if found is not None and (found.payload_size, found.payload_sha256) == (
+        sealed.size, sealed.sha256,
+    ):  # fmt: skip
+        return found
+    return _apply_put(transaction, owner, scope, name, mtime_ns, sealed, writer)
+
+
+def _apply_removal(
+    transaction: Transaction, change: Callable[[Transaction, T], Removed], what: T, forever: bool
+) -> Removed:
+    removed = change(transaction, what)
+    if forever and removed.versions:
+        trash.apply_destroy(transaction, removed.entry)
+    return removed
+
+
+def _apply_restore(transaction: Transaction, entries: Sequence[int]) -> list[Restored]:
+    return [apply_restore(transaction, entry) for entry in entries]
+
+
+def _apply_destroy(transaction: Transaction, entries: Sequence[int]) -> Destroyed:
+    done = Destroyed()
+    for entry in entries:
+        done += trash.apply_destroy(transaction, entry)
+    return done
 
 
 def _find_named(

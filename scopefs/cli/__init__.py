@@ -4,6 +4,7 @@ Listings go to standard output, messages to standard error. Exit codes: scopefs.
 """
 
 import importlib
+import keyword
 import os
 import sys
 from typing import Any
@@ -22,7 +23,11 @@ COMMANDS = {
     "ls": "List scopes, or the names in a scope.",
     "log": "List versions and events, newest first.",
     "rm": "Move versions to the trash.",
+    "trash": "See, bring back or destroy what was removed.",
+    "partial": "See, accept or drop writes that did not finish.",
     "status": "Show what the vault holds and does.",
+    "export": "Write scopes as plain files, or as an archive.",
+    "import": "Add what an export or another vault holds.",
     "serve": "Serve the HTTP door without a mount.",
     "settle": "Place all published versions in the hierarchy now.",
 }
@@ -38,7 +43,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"scopefs.cli.{cmd_name}")
+        # A module cannot be called `import`.
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"scopefs.cli.{name}")
         command: click.Command = module.command
         return command
 

@@ -80,5 +80,15 @@ def _row(event: dict[str, Any]) -> tuple[str, str, str, str]:
     name = next((event[key] for key in ("file", "name", "fileHex", "nameHex") if key in event), "")
     if event["op"] == "rename":
         name = f"{name} -> {event.get('to') or event.get('toHex') or ''}"
-    what = event.get("collectedAt", "")
-    return str(event["seq"]), event["at"], event["op"], f"{event.get('scope', '')} {what} {name}"
+    parts = [event.get("scope", ""), event.get("collectedAt", ""), name]
+    if "versions" in event:
+        parts.append(f"{event['versions']} version(s)")
+    if "writer" in event:
+        parts.append(f"by {event['writer']} (uid {event.get('uid', '?')})")
+    if event["op"] == "version":
+        from scopefs.model.stamps import format_collected_at
+
+        parts.append(f"modified {format_collected_at(event['mtimeNs'] // 1000)}")
+    if event.get("withdrawn"):
+        parts.append("withdrawn")
+    return str(event["seq"]), event["at"], event["op"], " ".join(filter(None, parts))

@@ -2,12 +2,22 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import platformdirs
+
+from scopefs.cli.exits import to_exit_code
+
+if TYPE_CHECKING:
+    from scopefs.transfer.exports import Problem
+
+_PROGRESS_S = 0.2
+_PROBLEMS_MAX = 20
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -42,6 +52,56 @@ def http_auth_option(command: _Command) -> _Command:
 def json_option(command: _Command) -> _Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def progress_option(command: _Command) -> _Command:
+    """`--progress / --no-progress`."""
+    return click.option(
+        "--progress/--no-progress", default=None,
+        help="Count on standard error.  [default: if it is a terminal]",
+    )(command)  # fmt: skip
+
+
+class Progress:
+    """A count on standard error, written over in place."""
+
+    def __init__(self, verb: str, wanted: bool | None) -> None:
+        self._verb = verb
+        self._is_shown = sys.stderr.isatty() if wanted is None else wanted
+        self._next = 0.0
+        self._count = 0
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_shown:
+            self._write()
+            click.echo(err=True)
+
+    def _tell(self, count: int) -> None:
+        self._count = count
+        if self._is_shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_S
+            self._write()
+
+    def _write(self) -> None:
+        click.echo(f"\r{self._verb} {self._count} version(s)", err=True, nl=False)
+
+
+def problem_members(problem: "Problem") -> dict[str, str]:
+    """A problem as JSON members."""
+    return {"where": problem.where, "reason": str(problem.error)}
+
+
+def print_problems(problems: "Sequence[Problem]", *, quiet: bool) -> int:
+    """Tell what was left out, unless it stands elsewhere; returns the exit code."""
+    if not quiet:
+        for problem in problems[:_PROBLEMS_MAX]:
+            click.echo(f"scopefs: {printable(problem.where)}: {problem.error}", err=True)
+        if len(problems) > _PROBLEMS_MAX:
+            click.echo(f"scopefs: and {len(problems) - _PROBLEMS_MAX} more; see --json", err=True)
+    return max((to_exit_code(problem.error) for problem in problems), default=0)
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

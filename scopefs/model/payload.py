@@ -131,19 +131,30 @@ def is_utf8(payload: Buffer) -> bool:
     return True
 
 
-def guess_media_type(kind: Kind, name: bytes | None, head: bytes) -> str:
-    """The media type by kind, then by the name's ending, then by the first bytes."""
+def guess_type_of_name(kind: Kind, name: bytes | None) -> str | None:
+    """The media type by kind, then by the name's ending; None if neither tells."""
     if kind is Kind.DOCUMENT:
         return "application/json"
-    if name is not None:
-        text = name.decode("utf-8", "replace")
-        known, encoding = _TYPES.guess_type(f"/{text.rpartition('/')[2]}")
-        if encoding is not None:
-            return {"gzip": "application/gzip", "bzip2": "application/x-bzip2",
-                    "xz": "application/x-xz"}.get(encoding, "application/octet-stream")  # fmt: skip
-        if known is not None:
-            return known
-    # A cut at the edge may split a character: up to three bytes are forgiven.
-    if b"\0" not in head and any(is_utf8(head[: len(head) - cut]) for cut in range(4)):
-        return "text/plain"
-    return "application/octet-stream"
+    if name is None:
+        return None
+    text = name.decode("utf-8", "replace")
+    known, encoding = _TYPES.guess_type(f"/{text.rpartition('/')[2]}")
+    if encoding is None:
+        return known
+    return {"gzip": "application/gzip", "bzip2": "application/x-bzip2",
+            "xz": "application/x-xz"}.get(encoding, "application/octet-stream")  # fmt: skip
+
+
+def guess_media_type(kind: Kind, name: bytes | None, head: bytes) -> str:
+    """The media type by kind, then by the name's ending, then by the first bytes."""
+    known = guess_type_of_name(kind, name)
+    if known is not None:
+        return known
+    if b"\0" in head:
+        return "application/octet-stream"
+    try:
+        # A cut at the edge may split a character: what is begun there is forgiven.
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=False)
+    except UnicodeDecodeError:
+        return "application/octet-stream"
+    return "text/plain"

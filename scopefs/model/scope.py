@@ -5,6 +5,7 @@ Source: docs/semantics.md, P1.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scopefs.errors import InvalidScope
 
@@ -56,6 +57,7 @@ def find_segment_fault(segment: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def parse_scope(scope: str) -> Scope:
     """Parse `source.category[.subcategory]`.
 

@@ -14,12 +14,12 @@ class Outcome(enum.Enum):
 
     NOTHING = "nothing"
     """Nothing changed that is to be recorded."""
-    SHOW_EMPTY = "show empty"
-    """The name shows an empty file; no version."""
-    PUBLISH = "publish"
-    """One new version."""
+    RECORD = "record"
+    """One new version; or the name shows an empty file, or a scratch file: no version."""
     KEEP_PARTIAL = "keep partial"
-    """A write failed: the bytes go to partial/, the name keeps its last version."""
+    """A write failed, or its writer was killed: the bytes go to partial/, the name keeps its last
+    version.
+    """
     DROP = "drop"
     """The last name was unlinked before the close: the bytes go with it."""
 
@@ -40,17 +40,15 @@ class FailedWrite:
 
 
 def plan_release(
-    *, has_session: bool, is_recorded: bool, is_unlinked: bool, failed: bool, size: int
+    *, has_session: bool, is_recorded: bool, is_unlinked: bool, failed: bool
 ) -> Outcome:
     """Decide what becomes of a file whose last writer was released.
 
     `has_session`: whether content was changed at all. `is_recorded`: whether the index knows the
-    file's name. `size`: of the new content, in bytes.
+    file's name. `failed`: whether a write failed, or its writer was killed.
     """
     if is_unlinked:
         return Outcome.DROP
     if not has_session:
-        return Outcome.NOTHING if is_recorded else Outcome.SHOW_EMPTY
-    if failed:
-        return Outcome.KEEP_PARTIAL
-    return Outcome.PUBLISH if size else Outcome.SHOW_EMPTY
+        return Outcome.NOTHING if is_recorded else Outcome.RECORD
+    return Outcome.KEEP_PARTIAL if failed else Outcome.RECORD

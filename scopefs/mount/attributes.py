@@ -46,12 +46,16 @@ def make_attributes(
     return found
 
 
-def entry_attributes(entry: Entry) -> pyfuse3.EntryAttributes:
-    """Attributes of a node of the tree, as the index has them."""
+def entry_attributes(entry: Entry, changed_ns: int | None = None) -> pyfuse3.EntryAttributes:
+    """Attributes of a node of the tree, as the index has them.
+
+    `changed_ns`: when an entry was made in a directory of which the index has not heard yet.
+    """
     if entry.kind.is_directory:
+        mtime_ns = entry.mtime_ns if changed_ns is None else changed_ns
         # One link says "unknown", so that find(1) does not count subdirectories by links.
         found = make_attributes(
-            entry.node, stat.S_IFDIR | entry.mode, 0, entry.mtime_ns, ctime_ns=entry.mtime_ns,
+            entry.node, stat.S_IFDIR | entry.mode, 0, mtime_ns, ctime_ns=mtime_ns,
             entry_timeout_s=DIRECTORY_TIMEOUT_S, attributes_timeout_s=DIRECTORY_TIMEOUT_S,
         )  # fmt: skip
         found.generation = entry.generation
@@ -63,10 +67,10 @@ def entry_attributes(entry: Entry) -> pyfuse3.EntryAttributes:
     )  # fmt: skip
 
 
-def directory_attributes(inode: int, mtime_ns: int) -> pyfuse3.EntryAttributes:
+def directory_attributes(inode: int, mtime_ns: int, mode: int = 0o555) -> pyfuse3.EntryAttributes:
     """Attributes of a directory that is a view: nothing can be made in it."""
     return make_attributes(
-        inode, stat.S_IFDIR | 0o555, 0, mtime_ns, entry_timeout_s=DIRECTORY_TIMEOUT_S
+        inode, stat.S_IFDIR | mode, 0, mtime_ns, entry_timeout_s=DIRECTORY_TIMEOUT_S
     )
 
 

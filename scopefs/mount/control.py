@@ -18,6 +18,9 @@ from scopefs.mount.refusals import Refusals
 from scopefs.vault import Vault
 
 DIRECTORY_ID = 1
+DIRECTORIES_COOKIE = 1 << 10
+"""Views that stand in `.scopefs` are listed behind its files."""
+
 ROOT_README_NAME = b"README.txt"
 ROOT_README_ID = 2
 
@@ -36,6 +39,7 @@ Each finished save also makes a dated version that nothing can change:
     ls {mountpoint}/instagram/profile/.history/profile.json/
 
 Why something was refused: {mountpoint}/.scopefs/rejected.jsonl
+What was removed: {mountpoint}/.scopefs/trash/ (scopefs trash restore brings it back)
 Unmount: scopefs umount {mountpoint}
 """
 
@@ -58,11 +62,14 @@ class Control:
             b"status.json": _File(4, self._render_status),
             b"rejected.jsonl": _File(5, refusals.read),
         }
+        self._directories = {b"trash": InodeClass.TRASH, b"partial": InodeClass.PARTIAL}
         self._by_id = {file.id: file for file in self._files.values()}
         self._by_id[ROOT_README_ID] = _File(ROOT_README_ID, self.render_readme)
 
     def lookup(self, name: bytes) -> pyfuse3.EntryAttributes:
         """An entry of `.scopefs`. Raises `NotFound`."""
+        if name in self._directories:
+            return directory_attributes(encode_inode(self._directories[name], 1), 0)
         file = self._files.get(name)
         if file is None:
             raise NotFound(f"{name!r} is not in .scopefs")
@@ -84,7 +91,11 @@ class Control:
 
     def entries(self) -> list[tuple[bytes, pyfuse3.EntryAttributes, int]]:
         """The entries of `.scopefs`, with their cookies."""
-        return [(name, self.attributes(file.id), file.id) for name, file in self._files.items()]
+        files = [(name, self.attributes(file.id), file.id) for name, file in self._files.items()]
+        return files + [
+            (name, self.lookup(name), DIRECTORIES_COOKIE + kind)
+            for name, kind in self._directories.items()
+        ]
 
     def render_readme(self) -> bytes:
         """How to begin."""

@@ -5,6 +5,12 @@ remounts and nothing is kept in memory for the inodes that the kernel knows.
 """
 
 import enum
+import itertools
+from typing import Generic, TypeVar
+
+from scopefs.errors import NotFound
+
+_Path = TypeVar("_Path")
 
 _SHIFT = 40
 _MASK = (1 << _SHIFT) - 1
@@ -31,6 +37,12 @@ class InodeClass(enum.IntEnum):
     """`.history/NAME/latest.*` (number given by Views)."""
     CONTROL = 8
     """`.scopefs` and what it holds (scopefs.mount.control)."""
+    TRASH = 9
+    """`.scopefs/trash` and all below it (number given by TrashView)."""
+    PARTIAL = 10
+    """`.scopefs/partial` and the files in it (number given by PartialView)."""
+    IMPORT = 11
+    """A version that is being written into `.versions/` (number given by Imports)."""
 
 
 def encode_inode(kind: InodeClass, number: int) -> int:
@@ -41,3 +53,38 @@ def encode_inode(kind: InodeClass, number: int) -> int:
 def decode_inode(inode: int) -> tuple[InodeClass, int]:
     """The class of an inode number, and the id in it. Raises `ValueError` if there is none."""
     return InodeClass(inode >> _SHIFT), inode & _MASK
+
+
+PATHS_MAX = 100_000
+"""Paths that are remembered; the kernel looks older ones up again."""
+
+
+class PathNumbers(Generic[_Path]):
+    """Numbers for the paths of a view, given when they are asked for; the root's is 1."""
+
+    def __init__(self, root: _Path) -> None:
+        self._root = root
+        self._free = itertools.count(2)
+        self._paths: dict[int, _Path] = {}
+        self._numbers: dict[_Path, int] = {}
+
+    def get(self, path: _Path) -> int:
+        """The number of a path, the same as long as it is remembered."""
+        if path == self._root:
+            return 1
+        known = self._numbers.get(path)
+        if known is None:
+            known = self._numbers[path] = next(self._free)
+            self._paths[known] = path
+            if len(self._paths) > PATHS_MAX:
+                del self._numbers[self._paths.pop(next(iter(self._paths)))]
+        return known
+
+    def load(self, number: int) -> _Path:
+        """The path that has a number. Raises `NotFound` if it is not remembered any more."""
+        if number == 1:
+            return self._root
+        path = self._paths.get(number)
+        if path is None:
+            raise NotFound("this is to be looked up again")
+        return path

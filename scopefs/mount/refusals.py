@@ -61,6 +61,8 @@ class Refusals:
 
 def suggest_command(mountpoint: str, operation: str, parent: Place, name: str) -> str:
     """A command that does what was probably meant."""
+    if operation == "import":
+        return "scopefs import SOURCE"
     if name.startswith("-"):
         # Or cp takes it for an option.
         name = f"./{name}"

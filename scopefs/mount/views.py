@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import apsw
 import pyfuse3
 
-from scopefs.errors import InvalidTime, NotFound
+from scopefs.errors import InvalidTime, NotFound, VersionImmutable
 from scopefs.model.naming import HISTORY_NAME, VERSIONS_NAME, show_name
 from scopefs.model.stamps import (
     format_long_stamp,
@@ -52,9 +52,9 @@ class Views:
     def lookup_in_scope(self, node: int, name: bytes) -> pyfuse3.EntryAttributes | None:
         """The attributes of `.versions` or `.history` in a scope's directory; None for others."""
         if name == VERSIONS_NAME:
-            return directory_attributes(encode_inode(InodeClass.VERSIONS, node), 0)
+            return _directory(InodeClass.VERSIONS, node)
         if name == HISTORY_NAME:
-            return directory_attributes(encode_inode(InodeClass.HISTORY, node), 0)
+            return _directory(InodeClass.HISTORY, node)
         return None
 
     def lookup(self, kind: InodeClass, number: int, name: bytes) -> pyfuse3.EntryAttributes:
@@ -68,7 +68,7 @@ class Views:
                     return payload
             if kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY):
                 past = tree.find_past_name(db, self._directories(db, kind, number), name)
-                if past is not None:
+                if past is not None and not self._is_scratch(kind, number, past.name):
                     return self._name_attributes(kind, number, past.name)
         raise NotFound(f"{show_name(name)} is not there")
 
@@ -76,7 +76,7 @@ class Views:
         """The attributes of an inode of a view. Raises `NotFound`."""
         inode = encode_inode(kind, number)
         if kind in (InodeClass.VERSIONS, InodeClass.HISTORY, InodeClass.NAME_HISTORY):
-            return directory_attributes(inode, 0)
+            return _directory(kind, number)
         with self._vault.read() as db:
             if kind in (InodeClass.LATEST, InodeClass.NAME_LATEST):
                 target, mtime_ns = self._find_latest(db, kind, number)
@@ -121,6 +121,8 @@ class Views:
                 page = tree.list_past_names(db, parents, name, PAGE)
             for past in page:
                 name = past.name
+                if self._is_scratch(kind, number, name):
+                    continue
                 yield (
                     past.name,
                     self._name_attributes(kind, number, past.name),
@@ -156,6 +158,19 @@ class Views:
         if name == LATEST + b".json":
             target, mtime_ns = self._find_latest(db, InodeClass.LATEST, node)
             return symlink_attributes(encode_inode(InodeClass.LATEST, node), target, mtime_ns)
+        return _attributes_of(db, InodeClass.ENVELOPE, self._load_stamped(db, node, name))
+
+    def load_removable(self, node: int, name: bytes) -> Version:
+        """The version that `rm` of an entry of `.versions` means.
+
+        Raises `NotFound`, and `VersionImmutable` for `latest.json`, which is no version.
+        """
+        if name == LATEST + b".json":
+            raise VersionImmutable("latest.json cannot be removed: it follows the versions")
+        with self._vault.read() as db:
+            return self._load_stamped(db, node, name)
+
+    def _load_stamped(self, db: apsw.Connection, node: int, name: bytes) -> Version:
         try:
             stamp = name.removesuffix(b".json").decode("ascii")
             collected_us = parse_stamp(stamp) if name.endswith(b".json") else -1
@@ -164,7 +179,7 @@ class Views:
         version = index.find_exact(db, tree.scope_text(db, node), collected_us)
         if version is None:
             raise NotFound(f"{show_name(name)} is no version here")
-        return _attributes_of(db, InodeClass.ENVELOPE, version)
+        return version
 
     def _find_payload(
         self, db: apsw.Connection, name_id: int, name: bytes
@@ -224,7 +239,14 @@ class Views:
             self._paths[known] = path
             if len(self._paths) > KNOWN_NAMES_MAX:
                 del self._numbers[self._paths.pop(next(iter(self._paths)))]
-        return directory_attributes(encode_inode(InodeClass.NAME_HISTORY, known), 0)
+        return _directory(InodeClass.NAME_HISTORY, known)
+
+    def _is_scratch(self, kind: InodeClass, number: int, name: bytes) -> bool:
+        """Whether a name in a directory of `.history` is that of a scratch file."""
+        while kind is InodeClass.NAME_HISTORY:
+            kind, number, folder = self._load_path(number)
+            name = folder + b"/" + name
+        return self._vault.scratch.is_scratch(name)
 
     def _load_path(self, number: int) -> tuple[InodeClass, int, bytes]:
         path = self._paths.get(number)
@@ -266,6 +288,12 @@ def _attributes_of(
     if payloads.is_settled(db, version.id):
         return version_attributes(inode, version.size_bytes, mtime_ns, final=True)
     return version_attributes(inode, payloads.envelope_size(version), mtime_ns, final=False)
+
+
+def _directory(kind: InodeClass, number: int) -> pyfuse3.EntryAttributes:
+    # Versions can be removed, and the kernel looks at the mode before it asks.
+    mode = 0o755 if kind is InodeClass.VERSIONS else 0o555
+    return directory_attributes(encode_inode(kind, number), 0, mode)
 
 
 def _suffix(name: bytes) -> bytes:

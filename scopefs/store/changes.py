@@ -26,9 +26,16 @@ from scopefs.model.naming import (
     show_name,
 )
 from scopefs.model.scope import Scope
+from scopefs.model.scratch import NO_SCRATCH, ScratchPatterns
 from scopefs.store import tree
 from scopefs.store.journal import Transaction
-from scopefs.store.publish import StagedState, rewrite_unsettled
+from scopefs.store.publish import (
+    StagedState,
+    apply_publish_scratch,
+    drop_scratch,
+    rename_unsettled,
+    retime_unsettled,
+)
 from scopefs.store.rows import (
     allocate_nodes,
     attribute_members,
@@ -60,12 +67,13 @@ def ensure_scope(transaction: Transaction, scope: Scope) -> int:
 
 def ensure_directory(transaction: Transaction, parent: int, name: bytes) -> int:
     """The node of a directory in `parent`, made if it is missing. Raises `NotADirectory`."""
-    entry = tree.find_child(transaction.db, parent, name)
-    if entry is None:
+    found = tree.find_link(transaction.db, parent, name)
+    if found is None:
         return apply_mkdir(transaction, parent, name, DIRECTORY_MODE)
-    if not entry.kind.is_directory:
+    node, kind = found
+    if not kind.is_directory:
         raise NotADirectory(f"{show_name(name)} is a file, and a directory is needed there")
-    return entry.node
+    return node
 
 
 def apply_mkdir(transaction: Transaction, parent: int, name: bytes, mode: int) -> int:
@@ -127,8 +135,14 @@ def apply_symlink(transaction: Transaction, parent: int, name: bytes, target: by
     return load_entry(db, node)
 
 
-def apply_link(transaction: Transaction, node: int, parent: int, name: bytes) -> Entry:
-    """Give a file or symlink a second name. Raises as rename does, and `NameExists`."""
+def apply_link(
+    transaction: Transaction, node: int, parent: int, name: bytes,
+    scratch: ScratchPatterns = NO_SCRATCH,
+) -> Entry:  # fmt: skip
+    """Give a file or symlink a second name. Raises as rename does, and `NameExists`.
+
+    A scratch file that gets an ordinary name becomes a version.
+    """
     db = transaction.db
     entry = load_entry(db, node)
     if entry.kind.is_directory:
@@ -147,6 +161,7 @@ def apply_link(transaction: Transaction, node: int, parent: int, name: bytes) ->
     transaction.record_event(
         "link", entry.scope_node, {"node": node, "parent": parent, **encode_name(name)}
     )
+    apply_publish_scratch(transaction, node, scratch)
     return load_entry(db, node)
 
 
@@ -168,6 +183,7 @@ def apply_unlink(transaction: Transaction, parent: int, name: bytes) -> tuple[in
             "DELETE FROM staged WHERE node = ? AND state < ?",
             (entry.node, int(StagedState.PUBLISHED)),
         )
+        drop_scratch(transaction, entry.node)
     transaction.record_event(
         "unlink", entry.scope_node, {"node": entry.node, "parent": parent, **encode_name(name)}
     )
@@ -203,9 +219,12 @@ class Renamed:
 
 def apply_rename(
     transaction: Transaction, parent: int, name: bytes, new_parent: int, new_name: bytes, *,
-    replace: bool,
+    replace: bool, scratch: ScratchPatterns = NO_SCRATCH,
 ) -> Renamed:  # fmt: skip
-    """Move a name, as rename(2) does. Raises `CrossesScopes` where a tool has to copy."""
+    """Move a name, as rename(2) does. Raises `CrossesScopes` where a tool has to copy.
+
+    A scratch file that gets an ordinary name becomes a version.
+    """
     db = transaction.db
     row, entry = load_name(db, parent, name)
     place, new_place = tree.find_place(db, parent), tree.find_place(db, new_parent)
@@ -247,14 +266,17 @@ def apply_rename(
     )
     if not entry.kind.is_directory:
         show(transaction, entry.node, seq, entry.version, entry.mode, entry.mtime_ns, entry.target)
-        rewrite_unsettled(
-            db, entry.version, "name", tree.path_within_scope(db, new_parent, new_name)
-        )
+        becomes_name = tree.path_within_scope(db, new_parent, new_name)
+        if not scratch.is_scratch(becomes_name):
+            rename_unsettled(db, entry.version, becomes_name)
     transaction.record_event(
         "rename", entry.scope_node,
         {"node": entry.node, "parent": parent, **encode_name(name), "toParent": new_parent,
          **encode_name(new_name, "to")},
     )  # fmt: skip
+    if replaced is not None:
+        drop_scratch(transaction, replaced)
+    apply_publish_scratch(transaction, entry.node, scratch)
     return Renamed(entry.node, replaced)
 
 
@@ -268,7 +290,7 @@ def apply_attributes(
     mtime_ns = entry.mtime_ns if mtime_ns is None else mtime_ns
     seq = transaction.next_seq
     show(transaction, node, seq, entry.version, mode, mtime_ns, entry.target)
-    rewrite_unsettled(db, entry.version, "mtime_ns", mtime_ns)
+    retime_unsettled(db, entry.version, mtime_ns)
     transaction.record_event(
         "attributes", entry.scope_node, {"node": node, **attribute_members(mode, mtime_ns)}
     )

@@ -64,8 +64,12 @@ class Draft:
         """Whether reads and writes touch no file."""
         return self._file is None
 
-    def copy_from(self, reader: PayloadReader) -> None:
-        """Start as a copy of a stored payload."""
+    def copy_from(self, reader: PayloadReader, size: int | None = None) -> None:
+        """Start as a copy of a stored payload, or of its first `size` bytes."""
+        if size is not None and size < reader.size:
+            for start in range(0, size, _CHUNK_BYTES):
+                self.write(start, reader.read(start, min(_CHUNK_BYTES, size - start)))
+            return
         if reader.size <= MEMORY_MAX_BYTES:
             self.write(0, reader.read(0, reader.size))
             return

@@ -4,6 +4,7 @@
 
     vault.json                 format, id, time of creation; immutable
     data/  blobs/  events/     what is settled
+    config.toml                what the owner wants otherwise; may be missing
     index.db                   the journal and index
     staging/<owner>/           writes under way
     partial/  trash/  logs/    interrupted writes; deleted versions; refusals and accesses
@@ -54,6 +55,10 @@ class Layout:
         return self.root / "index.db"
 
     @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 
@@ -72,6 +77,10 @@ class Layout:
     @property
     def partial(self) -> Path:
         return self.root / "partial"
+
+    @property
+    def trash(self) -> Path:
+        return self.root / "trash"
 
     @property
     def logs(self) -> Path:
@@ -186,7 +195,7 @@ def _refuse_foreign_directory(layout: Layout) -> None:
             "vault.json), not like a vault; make a new vault in an empty directory"
         )
     # What a cut creation leaves is ours; a fresh ext4 has its lost+found.
-    foreign = sorted(found - {*_DIRECTORIES, "vault.lock", "lost+found"})
+    foreign = sorted(found - {*_DIRECTORIES, "config.toml", "vault.lock", "lost+found"})
     foreign = [name for name in foreign if not name.startswith(".vault.json.")]
     if foreign:
         raise NotAVault(

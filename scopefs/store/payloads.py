@@ -155,6 +155,20 @@ def open_envelope(db: apsw.Connection, layout: Layout, version: Version) -> Payl
     return _open(db, layout, version, envelope=True)
 
 
+def open_scratch(db: apsw.Connection, layout: Layout, node: int) -> PayloadReader:
+    """Open the bytes of a scratch file."""
+    rows = fetch(db, "SELECT payload, file, size FROM scratch WHERE node = ?", (node,))
+    if not rows:
+        raise NotFound(f"node {node} is no scratch file any more")
+    payload, file, size = rows[0]
+    if payload is not None:
+        return BytesReader(payload)
+    try:
+        return _open_file(layout.staging / file, 0, size)
+    except FileNotFoundError as error:
+        raise PayloadMissing(f"the staging file {file} of a scratch file is missing") from error
+
+
 def is_settled(db: apsw.Connection, version_id: int) -> bool:
     """Whether the version's envelope stands on the disk and will not change any more."""
     return not fetch(db, "SELECT 1 FROM staged WHERE version = ?", (version_id,))
@@ -180,7 +194,7 @@ def _open(
                 if envelope:
                     found = find_by_id(db, version.id) or found
                 return _open_staged(layout, found, *staged[0], envelope=envelope)
-            return _open_settled(layout, found, envelope=envelope)
+            return _open_settled(db, layout, found, envelope=envelope)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -213,14 +227,16 @@ def _open_staged(
     return JoinedReader((BytesReader(head), body, BytesReader(tail)))
 
 
-def _open_settled(layout: Layout, version: Version, *, envelope: bool) -> PayloadReader:
+def _open_settled(
+    db: apsw.Connection, layout: Layout, version: Version, *, envelope: bool
+) -> PayloadReader:
     if version.kind is Kind.BLOB and not envelope:
         path = layout.blob(version.payload_sha256)
         blob = _open_file(path, 0, version.payload_size)
         if version.payload_size > WHOLE_MAX_BYTES:
             return blob
         return BytesReader(_check_hash(path, version, blob.read(0, blob.size)))
-    path = layout.root / version.path
+    path = _find_file(db, layout, version.path)
     head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
     size = stored_size(version.kind, version.payload_size)
     whole = _open_file(path, 0, len(head) + size + len(tail))
@@ -238,6 +254,16 @@ def _open_settled(layout: Layout, version: Version, *, envelope: bool) -> Payloa
     except InvalidEnvelope as error:
         raise PayloadCorrupt(f"{path}: {error}") from error
     return BytesReader(_check_hash(path, version, payload))
+
+
+def _find_file(db: apsw.Connection, layout: Layout, path: str) -> Path:
+    """Where the file is that stands at a path, or will once the pending moves are made."""
+    seen: set[str] = set()
+    while not (layout.root / path).exists() and path not in seen:
+        seen.add(path)
+        moves = fetch(db, "SELECT source FROM moves WHERE target = ? ORDER BY id DESC", (path,))
+        path = moves[0][0] if moves else path
+    return layout.root / path
 
 
 def _check_hash(path: Path, version: Version, payload: bytes) -> bytes:

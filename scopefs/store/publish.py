@@ -13,12 +13,13 @@ import apsw
 from scopefs.errors import NameExists, NotFound
 from scopefs.model.envelope import FileFacts, encode_frame, encode_name, stored_size
 from scopefs.model.naming import NodeKind, show_name
-from scopefs.model.payload import Kind
+from scopefs.model.payload import Kind, guess_type_of_name
+from scopefs.model.scratch import NO_SCRATCH, ScratchPatterns
 from scopefs.model.stamps import format_collected_at, format_stamp, next_collected_us
 from scopefs.store import tree
 from scopefs.store.index import Version, insert_version
 from scopefs.store.journal import Transaction
-from scopefs.store.rows import attribute_members, insert_name, show
+from scopefs.store.rows import attribute_members, insert_name, load_entry, show, touch_directory
 from scopefs.store.sql import fetch
 
 DUE = "(at_us <= ?2 OR at_us > ?2 + 1000000)"
@@ -72,6 +73,10 @@ class Write:
     """Its place in listings, if the mount has given it one already."""
     sid: int | None = None
     """The staged row, once there is one."""
+    created_ns: int | None = None
+    """When a new name was made, which is its directory's mtime; None: now."""
+    touch: bool = True
+    """Whether the directory's mtime is still to be set."""
     writer_uid: int | None = None
     writer: str | None = None
     """User and program name of whoever opened it for writing."""
@@ -104,17 +109,106 @@ def apply_stage(transaction: Transaction, write: Write, state: StagedState) -> i
     return int(rows[0][0])
 
 
-def apply_publish(transaction: Transaction, write: Write) -> Version:
-    """Make a write a version: row, name and event together.
+def apply_release(
+    transaction: Transaction, write: Write, scratch: ScratchPatterns
+) -> Version | None:
+    """Record a finished write: as a version, as an empty file, or as a scratch file.
 
-    The version goes to the write's node, under whatever name that bears now; a node that is not
-    known yet gets `write.name` in `write.parent`, or continues the file that took this name
-    meanwhile.
+    It goes to the write's node, under whatever name that bears now; a node that is not known yet
+    gets `write.name` in `write.parent`, or continues the file that took this name meanwhile.
     """
-    db = transaction.db
     seq = transaction.next_seq
+    target = _resolve_node(transaction, write, seq, scratch)
+    if not write.sealed.size:
+        _show_empty(transaction, write, target, seq)
+        return None
+    if target.name is not None and scratch.is_scratch(target.name):
+        _keep_scratch(transaction, write, target, seq)
+        return None
+    return _publish(transaction, write, target, seq)
+
+
+def apply_publish(transaction: Transaction, write: Write) -> Version:
+    """Make a write a version, whatever its name: row, name and event together."""
+    seq = transaction.next_seq
+    return _publish(transaction, write, _resolve_node(transaction, write, seq, NO_SCRATCH), seq)
+
+
+def apply_show_empty(transaction: Transaction, write: Write) -> int | None:
+    """Let a name show an empty file: no version. Returns the node that shows it now."""
+    seq = transaction.next_seq
+    target = _resolve_node(transaction, write, seq, NO_SCRATCH)
+    _show_empty(transaction, write, target, seq)
+    return target.node
+
+
+def apply_publish_scratch(
+    transaction: Transaction, node: int, scratch: ScratchPatterns
+) -> Version | None:
+    """Make a scratch file a version if it has an ordinary name by now."""
+    db = transaction.db
+    rows = fetch(
+        db,
+        "SELECT size, sha256, kind, media_type, payload, file, writer_uid, writer FROM scratch"
+        " WHERE node = ?",
+        (node,),
+    )
+    name = _find_name(db, node, scratch) if rows else None
+    if name is None or scratch.is_scratch(name):
+        return None
+    db.execute("DELETE FROM scratch WHERE node = ?", (node,))
+    entry = load_entry(db, node)
+    assert entry.scope_node is not None
+    size, sha256, kind, media_type, payload, file, writer_uid, writer = rows[0]
+    media_type = guess_type_of_name(Kind(kind), name) or media_type
+    write = Write(
+        (file or "").partition("/")[0], entry.scope_node, node, None, None, entry.mode,
+        entry.mtime_ns, Sealed(size, sha256, Kind(kind), media_type, payload, file),
+        writer_uid=writer_uid, writer=writer,
+    )  # fmt: skip
+    return apply_publish(transaction, write)
+
+
+def drop_scratch(transaction: Transaction, node: int) -> None:
+    """Forget the bytes of a scratch file: it was written anew, or its last name ended."""
+    rows = fetch(transaction.db, "DELETE FROM scratch WHERE node = ? RETURNING file", (node,))
+    if rows and rows[0][0] is not None:
+        # A crash before the commit finds the file; whoever settles next removes it.
+        transaction.db.execute(
+            "INSERT INTO moves(source, target) VALUES(?, '')", (f"staging/{rows[0][0]}",)
+        )
+
+
+def _keep_scratch(transaction: Transaction, write: Write, target: "_Target", seq: int) -> None:
+    db = transaction.db
+    drop_staged(transaction, write)
+    if target.node is None or not target.is_live:
+        if write.sealed.file is not None:
+            db.execute(
+                "INSERT INTO moves(source, target) VALUES(?, '')",
+                (f"staging/{write.sealed.file}",),
+            )
+        return
+    drop_scratch(transaction, target.node)
     sealed = write.sealed
-    node, name, members = _resolve_node(transaction, write, seq)
+    db.execute(
+        "INSERT INTO scratch(node, size, sha256, kind, media_type, payload, file, writer_uid,"
+        " writer) VALUES(?,?,?,?,?,?,?,?,?)",
+        (target.node, sealed.size, sealed.sha256, int(sealed.kind), sealed.media_type,
+         sealed.payload, sealed.file, write.writer_uid, write.writer),
+    )  # fmt: skip
+    mtime_ns = transaction.now_us * 1000 if write.mtime_ns is None else write.mtime_ns
+    show(transaction, target.node, seq, None, write.mode, mtime_ns)
+    transaction.record_event(
+        "scratch", write.scope_node,
+        {**target.members, "sizeBytes": sealed.size, **attribute_members(write.mode, mtime_ns)},
+    )  # fmt: skip
+
+
+def _publish(transaction: Transaction, write: Write, target: "_Target", seq: int) -> Version:
+    db = transaction.db
+    sealed = write.sealed
+    node, name, members = target.node, target.name, target.members
     rows = fetch(db, "SELECT scope, last_us FROM scopes WHERE node = ?", (write.scope_node,))
     scope, last_us = rows[0]
     collected_us = next_collected_us(transaction.now_us, last_us)
@@ -129,6 +223,7 @@ def apply_publish(transaction: Transaction, write: Write) -> Version:
         media_type=sealed.media_type, writer_uid=write.writer_uid, writer=write.writer,
     )  # fmt: skip
     if node is not None:
+        drop_scratch(transaction, node)
         show(transaction, node, seq, version.id, write.mode, mtime_ns)
     db.execute(
         "UPDATE scopes SET last_us = ?, versions = versions + 1, bytes = bytes + ? WHERE node = ?",
@@ -164,18 +259,17 @@ def _set_published(transaction: Transaction, sid: int, node: int | None, version
     )
 
 
-def apply_show_empty(transaction: Transaction, write: Write) -> int | None:
-    """Let a name show an empty file: no version. Returns the node that shows it now."""
-    seq = transaction.next_seq
-    node, _, members = _resolve_node(transaction, write, seq)
-    if node is not None:
+def _show_empty(transaction: Transaction, write: Write, target: "_Target", seq: int) -> None:
+    if target.node is not None:
+        drop_scratch(transaction, target.node)
         mtime_ns = transaction.now_us * 1000 if write.mtime_ns is None else write.mtime_ns
-        show(transaction, node, seq, None, write.mode, mtime_ns)
+        show(transaction, target.node, seq, None, write.mode, mtime_ns)
         transaction.record_event(
-            "empty", write.scope_node, {**members, **attribute_members(write.mode, mtime_ns)}
+            "empty",
+            write.scope_node,
+            {**target.members, **attribute_members(write.mode, mtime_ns)},
         )
     drop_staged(transaction, write)
-    return node
 
 
 def apply_freeze(
@@ -202,16 +296,28 @@ def drop_staged(transaction: Transaction, write: Write) -> None:
         transaction.db.execute("DELETE FROM staged WHERE sid = ?", (write.sid,))
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Node and name that a write goes to, and what its event says about them."""
+
+    node: int | None
+    name: bytes | None
+    """Within the scope, folders included."""
+    members: dict[str, Any]
+    is_live: bool = True
+
+
 def _resolve_node(
-    transaction: Transaction, write: Write, seq: int
-) -> tuple[int | None, bytes | None, dict[str, Any]]:
-    """Node and name that a write goes to, making them if the node is new; and what to record."""
+    transaction: Transaction, write: Write, seq: int, scratch: ScratchPatterns
+) -> _Target:
+    """Where a write goes; the node and its name are made if it is new."""
     db = transaction.db
     if write.node is None:
-        return None, write.name, encode_name(write.name)
-    live = tree.find_live_names(db, write.node)
-    if live:
-        return write.node, tree.path_within_scope(db, *live[0][1:]), {"node": write.node}
+        return _Target(None, write.name, encode_name(write.name))
+    members: dict[str, Any] = {"node": write.node}
+    name = _find_name(db, write.node, scratch)
+    if name is not None:
+        return _Target(write.node, name, members)
     known = fetch(db, "SELECT 1 FROM nodes WHERE id = ?", (write.node,))
     if known or write.parent is None or write.name is None:
         past = fetch(
@@ -220,31 +326,61 @@ def _resolve_node(
             (write.node,),
         )
         name = tree.path_within_scope(db, *past[0]) if past else write.name
-        return write.node, name, {"node": write.node}
+        return _Target(write.node, name, members, is_live=False)
     if not tree.is_reachable(db, write.parent):
         raise NotFound("the directory was removed")
-    taken = tree.find_child(db, write.parent, write.name)
+    taken = tree.find_link(db, write.parent, write.name)
     name = tree.path_within_scope(db, write.parent, write.name)
-    if taken is not None and taken.kind is NodeKind.FILE:
-        return taken.node, name, {"node": taken.node}
+    if taken is not None and taken[1] is NodeKind.FILE:
+        return _Target(taken[0], name, {"node": taken[0]})
     if taken is not None:
         raise NameExists(f"{show_name(write.name)} was made meanwhile, and is no file")
     db.execute(
         "INSERT INTO nodes(id, kind, scope) VALUES(?,?,?)",
         (write.node, int(NodeKind.FILE), write.scope_node),
     )
-    insert_name(transaction, write.parent, write.name, write.node, seq, slot=write.slot)
-    members = {"node": write.node, "parent": write.parent, **encode_name(write.name)}
-    return write.node, name, members
+    insert_name(
+        transaction, write.parent, write.name, write.node, seq, slot=write.slot,
+        touch=False,
+    )  # fmt: skip
+    if write.touch:
+        touch_directory(transaction, write.parent, write.created_ns)
+    return _Target(write.node, name, {**members, "parent": write.parent, **encode_name(write.name)})
 
 
-def rewrite_unsettled(
-    db: apsw.Connection, version: int | None, column: str, value: bytes | int
-) -> None:
-    """Until its envelope is placed, a version takes the final name and mtime of its file."""
-    if version is not None:
+def _find_name(db: apsw.Connection, node: int, scratch: ScratchPatterns) -> bytes | None:
+    """The live name of a file, folders included: an ordinary one, if it has one."""
+    name: bytes | None = None
+    for _, parent, base in tree.find_live_names(db, node):
+        found = tree.path_within_scope(db, parent, base)
+        if not scratch.is_scratch(found):
+            return found
+        name = name or found
+    return name
+
+
+def rename_unsettled(db: apsw.Connection, version_id: int | None, name: bytes) -> None:
+    """Until its envelope is placed, a version takes the final name of its file."""
+    rows = fetch(
+        db, f"SELECT kind, media_type FROM data_files WHERE id = ? AND {_IS_UNSETTLED}",
+        (version_id,),
+    )  # fmt: skip
+    for kind, media_type in rows:
         db.execute(
-            f"UPDATE data_files SET {column} = ? WHERE id = ?"
-            " AND EXISTS (SELECT 1 FROM staged WHERE version = data_files.id AND state = ?)",
-            (value, version, int(StagedState.PUBLISHED)),
+            "UPDATE data_files SET name = ?, media_type = ? WHERE id = ?",
+            (name, guess_type_of_name(Kind(kind), name) or media_type, version_id),
         )
+
+
+def retime_unsettled(db: apsw.Connection, version_id: int | None, mtime_ns: int) -> None:
+    """Until its envelope is placed, a version takes the final mtime of its file."""
+    db.execute(
+        f"UPDATE data_files SET mtime_ns = ? WHERE id = ? AND {_IS_UNSETTLED}",
+        (mtime_ns, version_id),
+    )
+
+
+_IS_UNSETTLED = (
+    "EXISTS (SELECT 1 FROM staged WHERE version = data_files.id"
+    f" AND state = {int(StagedState.PUBLISHED)})"
+)

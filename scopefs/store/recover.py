@@ -6,7 +6,7 @@ locked by whoever looks after it. What is found, and what becomes of it:
 
 - a closed write: published, with the time of the recovery
 - a draft (fsync, never closed): to partial/
-- a published version: nothing, the next settle places it
+- a published version, a scratch file: nothing
 - a file without a row: removed; nobody was told that it is safe
 """
 
@@ -20,18 +20,17 @@ import apsw
 
 from scopefs.errors import ScopefsError
 from scopefs.model.payload import Kind
-from scopefs.store import tree
+from scopefs.model.scratch import ScratchPatterns
 from scopefs.store.index import ReaderPool
 from scopefs.store.journal import Journal, Transaction
 from scopefs.store.layout import Layout
 from scopefs.store.owners import iterate_dead_owners, list_files, remove_if_empty
-from scopefs.store.partial import save_staged
+from scopefs.store.partial import make_story, save_staged
 from scopefs.store.publish import (
     Sealed,
     StagedState,
     Write,
-    apply_publish,
-    apply_show_empty,
+    apply_release,
     drop_staged,
 )
 from scopefs.store.settle import hash_file
@@ -49,14 +48,17 @@ class Recovered:
     removed: int = 0
 
 
-def recover(layout: Layout, journal: Journal, readers: ReaderPool, now_us: int) -> Recovered:
+def recover(
+    layout: Layout, journal: Journal, readers: ReaderPool, now_us: int, scratch: ScratchPatterns
+) -> Recovered:
     """Look after every dead owner. Raises `OSError`, `IndexBroken`."""
-    result = Recovered()
+    recovery = _Recovery(layout, journal, readers, now_us, scratch)
     for directory in iterate_dead_owners(layout.staging):
-        _recover_owner(layout, journal, readers, directory.name, now_us, result)
-        _remove_orphans(directory, readers, result)
+        recovery.recover_owner(directory.name)
+        recovery.remove_orphans(directory)
         remove_if_empty(directory)
-    _recover_orphaned_rows(layout, journal, readers, now_us, result)
+    recovery.recover_orphaned_rows()
+    result = recovery.result
     if result.published or result.partial or result.removed:
         _LOG.warning(
             "recovered from an unclean end: %d write(s) published, %d kept in partial/, "
@@ -65,69 +67,90 @@ def recover(layout: Layout, journal: Journal, readers: ReaderPool, now_us: int) 
     return result
 
 
-def _recover_orphaned_rows(
-    layout: Layout, journal: Journal, readers: ReaderPool, now_us: int, result: Recovered
-) -> None:
-    """Rows of owners whose directory went, for they had no files, and who failed to publish."""
+class _Recovery:
+    def __init__(
+        self, layout: Layout, journal: Journal, readers: ReaderPool, now_us: int,
+        scratch: ScratchPatterns,
+    ) -> None:  # fmt: skip
+        self._layout = layout
+        self._journal = journal
+        self._readers = readers
+        self._now_us = now_us
+        self._scratch = scratch
+        self.result = Recovered()
 
-    def find_owners() -> list[str]:
-        with readers.connection() as db:
-            rows = fetch(db, "SELECT DISTINCT owner FROM staged WHERE state < 2")
-        return [row[0] for row in rows if not (layout.staging / row[0]).exists()]
-
-    if not find_owners():
-        return
-    # There is no lock of theirs to take: one process at a time, and the second has nothing to do.
-    lock = os.open(layout.lock("recover"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    def recover_orphaned_rows(self) -> None:
+        """Rows of owners whose directory went, for they had no files, and who failed to publish."""
+        if not self._find_orphaned_owners():
             return
-        for owner in find_owners():
-            _recover_owner(layout, journal, readers, owner, now_us, result)
-    finally:
-        os.close(lock)
-
-
-def _recover_owner(
-    layout: Layout, journal: Journal, readers: ReaderPool, owner: str, now_us: int,
-    result: Recovered,
-) -> None:  # fmt: skip
-    with readers.connection() as db:
-        rows = _load_rows(db, owner)
-    for state, write in rows:
-        _recover_write(layout, journal, readers, state, write, now_us, result)
-
-
-def _recover_write(
-    layout: Layout, journal: Journal, readers: ReaderPool, state: StagedState, write: Write,
-    now_us: int, result: Recovered,
-) -> None:  # fmt: skip
-    reason = "never closed"
-    if state is StagedState.CLOSED:
+        # There is no lock of theirs to take: one process at a time; the second has nothing to do.
+        path = self._layout.lock("recover")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if _is_whole(layout.staging, write.sealed):
-                done = journal.run(lambda transaction: _finish(transaction, write), durable=True)
-                result.published += done
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 return
-            reason = "written to after it was closed"
-        except ScopefsError as error:
-            reason = f"could not be published: {error}"
-    with readers.connection() as db:
-        scope = tree.scope_text(db, write.scope_node)
-    try:
-        save_staged(
-            layout, write.sealed.payload, write.sealed.file,
-            now_us=now_us, reason=reason, scope=scope, name=write.name,
-        )  # fmt: skip
-    except FileNotFoundError:
-        _LOG.error("the staging file %s of a write is missing", write.sealed.file)
-    journal.run(lambda transaction: drop_staged(transaction, write), durable=True)
-    result.partial += 1
+            for owner in self._find_orphaned_owners():
+                self.recover_owner(owner)
+        finally:
+            os.close(lock)
+
+    def _find_orphaned_owners(self) -> list[str]:
+        with self._readers.connection() as db:
+            rows = fetch(db, "SELECT DISTINCT owner FROM staged WHERE state < 2")
+        return [row[0] for row in rows if not (self._layout.staging / row[0]).exists()]
+
+    def recover_owner(self, owner: str) -> None:
+        """Finish or withdraw each unpublished write of an owner."""
+        with self._readers.connection() as db:
+            rows = _load_rows(db, owner)
+        for state, write in rows:
+            self._recover_write(state, write)
+
+    def _recover_write(self, state: StagedState, write: Write) -> None:
+        reason = "never closed"
+        if state is StagedState.CLOSED:
+            try:
+                if _is_whole(self._layout.staging, write.sealed):
+                    done = self._journal.run(
+                        lambda transaction: _finish(transaction, write, self._scratch), durable=True
+                    )
+                    self.result.published += done
+                    return
+                reason = "written to after it was closed"
+            except ScopefsError as error:
+                reason = f"could not be published: {error}"
+        with self._readers.connection() as db:
+            story = make_story(
+                db, write.scope_node, write.node, (write.parent, write.name),
+                reason=reason, process=write.writer, uid=write.writer_uid,
+            )  # fmt: skip
+        try:
+            save_staged(self._layout, write.sealed.payload, write.sealed.file, self._now_us, story)
+        except FileNotFoundError:
+            _LOG.error("the staging file %s of a write is missing", write.sealed.file)
+        self._journal.run(lambda transaction: drop_staged(transaction, write), durable=True)
+        self.result.partial += 1
+
+    def remove_orphans(self, directory: Path) -> None:
+        """Remove an owner's staging files that no row names."""
+        with self._readers.connection() as db:
+            known = {
+                os.path.basename(row[0])
+                for row in db.execute(
+                    "SELECT file FROM staged WHERE owner = ?1 AND file IS NOT NULL UNION ALL"
+                    " SELECT file FROM scratch WHERE file > ?1 || '/' AND file < ?1 || '0'",
+                    (directory.name,),
+                )
+            }
+        for name in list_files(directory):
+            if name not in known:
+                (directory / name).unlink(missing_ok=True)
+                self.result.removed += 1
 
 
-def _finish(transaction: Transaction, write: Write) -> bool:
+def _finish(transaction: Transaction, write: Write, scratch: ScratchPatterns) -> bool:
     """Publish a closed write; False if another process has done it meanwhile."""
     if not fetch(
         transaction.db,
@@ -135,10 +158,7 @@ def _finish(transaction: Transaction, write: Write) -> bool:
         (write.sid, int(StagedState.CLOSED)),
     ):
         return False
-    if write.sealed.size:
-        apply_publish(transaction, write)
-    else:
-        apply_show_empty(transaction, write)
+    apply_release(transaction, write, scratch)
     return True
 
 
@@ -150,20 +170,6 @@ def _is_whole(staging: Path, sealed: Sealed) -> bool:
         return hash_file(staging / sealed.file) == sealed.sha256
     except FileNotFoundError:
         return False
-
-
-def _remove_orphans(directory: Path, readers: ReaderPool, result: Recovered) -> None:
-    with readers.connection() as db:
-        known = {
-            os.path.basename(row[0])
-            for row in db.execute(
-                "SELECT file FROM staged WHERE owner = ? AND file IS NOT NULL", (directory.name,)
-            )
-        }
-    for name in list_files(directory):
-        if name not in known:
-            (directory / name).unlink(missing_ok=True)
-            result.removed += 1
 
 
 def _load_rows(db: apsw.Connection, owner: str) -> list[tuple[StagedState, Write]]:

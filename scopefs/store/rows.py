@@ -27,7 +27,7 @@ def allocate_nodes(transaction: Transaction, count: int) -> int:
 
 def insert_name(
     transaction: Transaction, parent: int, name: bytes, node: int, seq: int,
-    came_from: int | None = None, slot: int | None = None,
+    came_from: int | None = None, slot: int | None = None, *, touch: bool = True,
 ) -> None:  # fmt: skip
     db = transaction.db
     known = tree.find_slot(db, parent, name)
@@ -41,19 +41,26 @@ def insert_name(
         "INSERT INTO names(parent, name, node, from_seq, came_from, slot) VALUES(?,?,?,?,?,?)",
         (parent, name, node, seq, came_from, slot),
     )
-    _touch_directory(transaction, parent)
+    if touch:
+        touch_directory(transaction, parent)
 
 
 def end_name(transaction: Transaction, row: int, parent: int, seq: int) -> None:
     transaction.db.execute("UPDATE names SET until_seq = ? WHERE id = ?", (seq, row))
-    _touch_directory(transaction, parent)
+    touch_directory(transaction, parent)
 
 
-def _touch_directory(transaction: Transaction, node: int) -> None:
+def touch_directory(transaction: Transaction, node: int, at_ns: int | None = None) -> None:
+    """Set a directory's mtime, for an entry of it has changed: now, or a moment ago.
+
+    What changed before another entry did does not set the time back.
+    """
+    now_ns = transaction.now_us * 1000
     transaction.db.execute(
         "UPDATE shown SET mtime_ns = ?2 WHERE node = ?1 AND from_seq ="
-        " (SELECT MAX(from_seq) FROM shown WHERE node = ?1)",
-        (node, transaction.now_us * 1000),
+        " (SELECT MAX(from_seq) FROM shown WHERE node = ?1)"
+        " AND NOT mtime_ns BETWEEN ?2 AND ?3",
+        (node, now_ns if at_ns is None else at_ns, now_ns),
     )
 
 

@@ -45,6 +45,9 @@ staged: writes that are not yet settled, and their bytes
     size, sha256, kind, media_type: of its payload; payload: the bytes themselves, up to 64 KiB,
     else null and file: their path relative to staging/; version: once published; at_us: when;
     writer_uid, writer: as in data_files.
+scratch: the bytes of files that make no versions (scopefs.model.scratch), as they were last closed
+    node: the file, whose `shown.version` is null; size, sha256, kind, media_type: of its bytes;
+    file, payload, writer_uid, writer: as in staged. The staging file stays where it was written.
 moves: files that are to be moved by whoever settles next
     id; source, target: paths relative to the vault; an empty target: to be removed.
 """
@@ -104,6 +107,10 @@ ALTER TABLE data_files ADD COLUMN writer_uid INTEGER;
 ALTER TABLE data_files ADD COLUMN writer TEXT;
 ALTER TABLE staged ADD COLUMN writer_uid INTEGER;
 ALTER TABLE staged ADD COLUMN writer TEXT;
+CREATE TABLE scratch(
+  node INTEGER PRIMARY KEY, size INTEGER NOT NULL, sha256 BLOB NOT NULL, kind INTEGER NOT NULL,
+  media_type TEXT NOT NULL, file TEXT, writer_uid INTEGER, writer TEXT, payload BLOB);
+CREATE INDEX scratch_file ON scratch(file) WHERE file IS NOT NULL;
 CREATE INDEX data_files_trash ON data_files(deleted_seq) WHERE deleted_seq IS NOT NULL;
 """
 

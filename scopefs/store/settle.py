@@ -3,10 +3,13 @@
 Rows first, files later: a version is published by its row; what is placed here could be placed
 again from the staged row at any time. Steps, each durable before the next is taken:
 
-S1  a FULL commit: the rows that are to be placed are chosen, frozen, and on the disk
+S1  a FULL commit: the rows that are to be placed are chosen, frozen, and on the disk, and so is
+    the list of moves
+M   moves to the trash, out of it, and removals are made, in their order; syncfs; they are dropped.
+    Before anything is placed: a name in data/ may be free for a new version by one of them only
 S2  envelopes are written under temporary names in staging/; blobs are linked into blobs/
 S3  syncfs: contents before names
-S4  envelopes are linked into data/; pending moves to the trash are made
+S4  envelopes are linked into data/
 S5  event lines are appended; syncfs: names and lines
 S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes)
 S7  staging files are removed
@@ -15,6 +18,7 @@ Only the holder of `settle.lock` makes, moves or removes files in data/, blobs/,
 """
 
 import fcntl
+import functools
 import hashlib
 import logging
 import os
@@ -48,6 +52,10 @@ from scopefs.store.sql import fetch
 BATCH_ROWS = 2000
 _EVENT_PAGE = 5000
 _CHUNK_BYTES = 1 << 16
+_BLOBS = "blobs/"
+_BLOBS_AT_ONCE = 100
+"""How many are removed while everybody else waits to write."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -100,30 +108,30 @@ class Settler:
         with self._readers.connection() as db:
             if not _has_work(db, older_than_us):
                 return False
-            rows, last_seq = self._journal.run(
+            rows, last_seq, last_move = self._journal.run(
                 lambda transaction: (
                     apply_freeze(transaction, older_than_us, BATCH_ROWS),
                     transaction.head[0],
+                    # Later ones may not be on the disk yet.
+                    fetch(transaction.db, "SELECT COALESCE(MAX(id), 0) FROM moves")[0][0],
                 ),
                 durable=True,
             )
-            moves = fetch(db, "SELECT id, source, target FROM moves")
-            placements = [found for row in rows if (found := self._try_prepare(db, *row))]
             root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
+                lost = self._make_moves(db, root, last_move) if last_move else []
+                placements = [found for row in rows if (found := self._try_prepare(db, *row))]
                 if placements:
                     sync_file_system(root)
                 for placement in placements:
                     self._place(placement)
-                for _, source, target in moves:
-                    self._move(source, target)
                 self._append_events(db, int(read_meta(db, "settled_seq") or 0), last_seq)
                 sync_file_system(root)
             finally:
                 os.close(root)
-        done = [move[0] for move in moves]
+            self._report_lost(db, lost)
         self._journal.run(
-            lambda transaction: _drop(transaction, placements, done, last_seq), durable=False
+            lambda transaction: _drop(transaction, placements, last_seq), durable=False
         )
         self._sweep(placements)
         return len(rows) == BATCH_ROWS and bool(placements)
@@ -134,8 +142,11 @@ class Settler:
         for file in files:
             (self._layout.staging / file).unlink(missing_ok=True)
         if files:
-            for directory in iterate_dead_owners(self._layout.staging):
-                remove_if_empty(directory)
+            self._sweep_owners()
+
+    def _sweep_owners(self) -> None:
+        for directory in iterate_dead_owners(self._layout.staging):
+            remove_if_empty(directory)
 
     def _try_prepare(
         self, db: apsw.Connection, sid: int, version_id: int, file: str | None
@@ -144,6 +155,9 @@ class Settler:
         try:
             return self._prepare(db, sid, version_id, file)
         except (PayloadMissing, FileNotFoundError) as error:
+            if not fetch(db, "SELECT 1 FROM staged WHERE sid = ?", (sid,)):
+                # Destroyed just now; its files go with the next moves.
+                return None
             _LOG.error("version %d cannot be settled: %s", version_id, error)
             return None
 
@@ -235,16 +249,103 @@ class Settler:
                 return
         placement.temporary.unlink()
 
-    def _move(self, source: str, target: str) -> None:
-        """Make a pending move; one that was made already is done."""
-        old, new = self._layout.root / source, self._layout.root / target
-        make_directories(new.parent)
-        try:
-            old.rename(new)
-        except FileNotFoundError:
-            if not new.exists():
-                # Lost already: no reason to stop the others.
-                _LOG.error("%s is to be moved to %s, and is at neither", old, new)
+    def _make_moves(self, db: apsw.Connection, root: int, last_move: int) -> list[str]:
+        """Make the pending moves, oldest first; each may have been made already, by a cut settle.
+
+        Returns targets that should have come to stand and did not.
+        """
+        lost: list[str] = []
+        while moves := fetch(
+            db, "SELECT id, source, target FROM moves WHERE id <= ? ORDER BY id LIMIT ?",
+            (last_move, BATCH_ROWS),
+        ):  # fmt: skip
+            lost += [target for _, source, target in moves if not self._move(source, target)]
+            self._remove_blobs(db, [source for _, source, target in moves if not target])
+            sync_file_system(root)
+            self._journal.run(
+                functools.partial(_drop_moves, first=moves[0][0], last=moves[-1][0]), durable=False
+            )
+            if any(source.startswith("staging/") for _, source, _ in moves):
+                self._sweep_owners()
+        return lost
+
+    def _move(self, source: str, target: str) -> bool:
+        """Make one move; False if neither the source nor the target is there."""
+        old = self._layout.root / source
+        if not target:
+            if not source.startswith(_BLOBS):
+                old.unlink(missing_ok=True)
+                self._remove_empty_above(old)
+            return True
+        new = self._layout.root / target
+        if new.exists():
+            # Made already. If another version has come to stand at the source since, it stays.
+            if old.exists() and same_content(old, new.read_bytes()):
+                old.unlink()
+        else:
+            make_directories(new.parent)
+            try:
+                old.rename(new)
+            except FileNotFoundError:
+                self._remove_empty_above(new)
+                return False
+        self._remove_empty_above(old)
+        return True
+
+    def _remove_empty_above(self, path: Path) -> None:
+        """Remove directories of the trash that a move has left empty."""
+        for directory in path.parents:
+            if self._layout.trash not in directory.parents:
+                return
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return
+
+    def _remove_blobs(self, db: apsw.Connection, sources: list[str]) -> None:
+        """Remove those blobs that no version has, in the trash or not."""
+        blobs = [source for source in sources if source.startswith(_BLOBS)]
+        for start in range(0, len(blobs), _BLOBS_AT_ONCE):
+            page = blobs[start : start + _BLOBS_AT_ONCE]
+            self._journal.run(
+                functools.partial(self._remove_unused, reader=db, blobs=page), durable=False
+            )
+
+    def _remove_unused(
+        self, transaction: Transaction, reader: apsw.Connection, blobs: list[str]
+    ) -> None:
+        """Within a transaction, so that nobody can record a version with such a blob meanwhile.
+
+        Whoever shares the transaction may have recorded one, or removed one and not succeed yet:
+        both what is committed and what is about to be count.
+        """
+        for blob in blobs:
+            path = self._layout.root / blob
+            digest = bytes.fromhex(path.name)
+            if not any(
+                fetch(
+                    db,
+                    "SELECT 1 FROM data_files WHERE payload_sha256 = ? AND kind = 2 LIMIT 1",
+                    (digest,),
+                )
+                for db in (transaction.db, reader)
+            ):
+                path.unlink(missing_ok=True)
+
+    def _report_lost(self, db: apsw.Connection, lost: list[str]) -> None:
+        """Log the envelopes that should stand where a move has brought them, and do not."""
+        for target in lost:
+            # It may have been moved on, or have been placed only now.
+            wanted = fetch(
+                db,
+                "SELECT 1 FROM data_files d WHERE path = ?"
+                " AND NOT EXISTS (SELECT 1 FROM staged WHERE version = d.id)",
+                (target,),
+            )
+            if wanted and not (self._layout.root / target).exists():
+                _LOG.error("%s is missing, and was not where it was to be moved from", target)
 
     def _append_events(self, db: apsw.Connection, settled_seq: int, last_seq: int) -> None:
         """Append the lines after `settled_seq`; what a cut append left behind it is cut off."""
@@ -337,9 +438,7 @@ def hash_file(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _drop(
-    transaction: Transaction, placements: list[_Placement], moves: list[int], last_seq: int
-) -> None:
+def _drop(transaction: Transaction, placements: list[_Placement], last_seq: int) -> None:
     db = transaction.db
     for placement in placements:
         db.execute("DELETE FROM staged WHERE sid = ?", (placement.sid,))
@@ -347,6 +446,8 @@ def _drop(
             "UPDATE data_files SET size_bytes = ? WHERE id = ?",
             (placement.size_bytes, placement.version.id),
         )
-    for move in moves:
-        db.execute("DELETE FROM moves WHERE id = ?", (move,))
     write_meta(db, "settled_seq", last_seq)
+
+
+def _drop_moves(transaction: Transaction, first: int, last: int) -> None:
+    transaction.db.execute("DELETE FROM moves WHERE id BETWEEN ? AND ?", (first, last))

@@ -433,7 +433,7 @@ def test_log_reaches_removed_scopes(run: Run, filled: Path) -> None:
     """What was deleted is in the log, with the deletion."""
     run("rm", "my.files")
     ops = [event["op"] for event in load(run("log", "my.files", "--json"))]
-    assert ops.count("delete") == 3
+    assert ops.count("delete-scope") == 1
     assert ops.count("version") == 3
 
 

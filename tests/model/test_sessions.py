@@ -10,47 +10,41 @@ from scopefs.model.sessions import FailedWrite, Outcome, plan_release
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        ({"has_session": True, "is_recorded": True, "size": 5}, Outcome.PUBLISH),
-        ({"has_session": True, "size": 5}, Outcome.PUBLISH),
-        ({"has_session": True, "is_recorded": True}, Outcome.SHOW_EMPTY),
-        ({"has_session": True}, Outcome.SHOW_EMPTY),
+        ({"has_session": True, "is_recorded": True}, Outcome.RECORD),
+        ({"has_session": True}, Outcome.RECORD),
         ({"is_recorded": True}, Outcome.NOTHING),
-        ({"is_recorded": True, "size": 5}, Outcome.NOTHING),
-        ({}, Outcome.SHOW_EMPTY),
-        ({"has_session": True, "failed": True, "size": 5}, Outcome.KEEP_PARTIAL),
+        ({}, Outcome.RECORD),
+        ({"has_session": True, "failed": True}, Outcome.KEEP_PARTIAL),
         ({"has_session": True, "is_recorded": True, "failed": True}, Outcome.KEEP_PARTIAL),
-        ({"has_session": True, "is_unlinked": True, "size": 5}, Outcome.DROP),
-        ({"has_session": True, "is_unlinked": True, "failed": True, "size": 5}, Outcome.DROP),
+        ({"has_session": True, "is_unlinked": True}, Outcome.DROP),
+        ({"has_session": True, "is_unlinked": True, "failed": True}, Outcome.DROP),
         ({"is_unlinked": True}, Outcome.DROP),
     ],
 )
-def test_the_release_of_the_last_writer(case: dict[str, int], expected: Outcome) -> None:
-    """The table of semantics S1: what is written is published, unless a rule says otherwise."""
+def test_the_release_of_the_last_writer(case: dict[str, bool], expected: Outcome) -> None:
+    """The table of semantics S1: what is written is recorded, unless a rule says otherwise."""
     quiet = {"has_session": False, "is_recorded": False, "is_unlinked": False, "failed": False}
-    assert plan_release(**{**quiet, "size": 0, **case}) is expected  # type: ignore[arg-type]
+    assert plan_release(**{**quiet, **case}) is expected
 
 
 EVERY_CASE = [
-    {"has_session": session, "is_recorded": recorded, "is_unlinked": unlinked, "failed": failed,
-     "size": size}
-    for session, recorded, unlinked, failed, size in product(
-        (False, True), (False, True), (False, True), (False, True), (0, 1)
-    )
-]  # fmt: skip
+    {"has_session": session, "is_recorded": recorded, "is_unlinked": unlinked, "failed": failed}
+    for session, recorded, unlinked, failed in product((False, True), repeat=4)
+]
 
 
 @pytest.mark.parametrize("case", EVERY_CASE, ids=str)
-def test_a_version_is_published_only_of_a_whole_written_file(case: dict[str, int]) -> None:
-    """A version needs a session, no failure, a name and at least one byte, and then it is made."""
-    whole = case["has_session"] and case["size"] and not (case["failed"] or case["is_unlinked"])
-    outcome = plan_release(**case)  # type: ignore[arg-type]
-    assert (outcome is Outcome.PUBLISH) == bool(whole)
+def test_only_a_whole_written_file_is_recorded(case: dict[str, bool]) -> None:
+    """A session is recorded if nothing failed and the file has a name; a new name always is."""
+    whole = case["has_session"] and not (case["failed"] or case["is_unlinked"])
+    new = not (case["has_session"] or case["is_recorded"] or case["is_unlinked"])
+    assert (plan_release(**case) is Outcome.RECORD) == (whole or new)
 
 
 @pytest.mark.parametrize("case", EVERY_CASE, ids=str)
-def test_bytes_are_dropped_with_their_last_name_alone(case: dict[str, int]) -> None:
+def test_bytes_are_dropped_with_their_last_name_alone(case: dict[str, bool]) -> None:
     """Nothing is thrown away but what the user unlinked."""
-    outcome = plan_release(**case)  # type: ignore[arg-type]
+    outcome = plan_release(**case)
     assert (outcome is Outcome.DROP) == bool(case["is_unlinked"])
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def read_status(mounted: Mounted) -> dict[str, Any]:
 def read_partial(vault: Path) -> list[bytes]:
     """The bytes of all interrupted writes, oldest first."""
     return [path.read_bytes() for path in sorted((vault / "partial").glob("*.bin"))]
+
+
+def remove(path: Path) -> None:
+    """`rm`: whoever wrote a file and removes it himself takes its version back."""
+    subprocess.run(["rm", str(path)], check=True)
 
 
 def wait_settled(mounted: Mounted) -> None:

@@ -15,7 +15,7 @@ import pytest
 from scopefs import Vault
 from scopefs.model.scope import parse_scope
 from scopefs.store import changes
-from tests.mount.reading import count_versions, list_stamps, read_history, read_partial
+from tests.mount.reading import count_versions, list_stamps, read_history, read_partial, remove
 from tests.mounting import Mounted, run_scopefs, wait_until
 
 KIB = 1024
@@ -687,7 +687,7 @@ def test_unlinked_with_versions_while_overwritten(scope: Path) -> None:
     (scope / "a").write_bytes(b"old")
     fd = os.open(scope / "a", os.O_RDWR)
     os.pwrite(fd, b"new", 0)
-    os.unlink(scope / "a")
+    remove(scope / "a")
     assert os.pread(fd, 3, 0) == b"new"
     os.close(fd)
     assert read_history(scope, "a") == [b"old"]
@@ -710,7 +710,7 @@ def test_name_taken_again_after_unlink_is_another_file(scope: Path) -> None:
     """A new file of an old name has a new inode and continues the name's history."""
     (scope / "a").write_bytes(b"1")
     inode = os.stat(scope / "a").st_ino
-    os.unlink(scope / "a")
+    remove(scope / "a")
     (scope / "a").write_bytes(b"2")
     assert os.stat(scope / "a").st_ino != inode
     assert read_history(scope, "a") == [b"1", b"2"]
@@ -720,7 +720,7 @@ def test_name_taken_again_while_the_old_file_is_open(scope: Path) -> None:
     """An unlinked file that is still open and the new one of its name do not mix."""
     (scope / "a").write_bytes(b"old")
     old = os.open(scope / "a", os.O_RDWR)
-    os.unlink(scope / "a")
+    remove(scope / "a")
     (scope / "a").write_bytes(b"new")
     assert os.pread(old, 10, 0) == b"old"
     os.pwrite(old, b"OLD", 0)

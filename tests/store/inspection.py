@@ -114,12 +114,26 @@ def check_files(vault: Vault) -> None:
     rows = query(vault, "SELECT path, kind, payload_sha256 FROM data_files")
     placed = [f"{part}/{path}" for part in ("data", "trash") for path in list_files(root / part)]
     assert sorted(placed) == sorted(row[0] for row in rows)
+    entries = query(vault, "SELECT DISTINCT deleted_seq FROM data_files WHERE deleted_seq > 0")
+    assert {path.name for path in (root / "trash").iterdir()} == {str(row[0]) for row in entries}
     digests = {row[2].hex() for row in rows if row[1] == 2}
     blobs = [path for path in (root / "blobs").rglob("*") if path.is_file()]
     assert {path.name for path in blobs} == digests
     for path in blobs:
         assert path.parent.name == path.name[:2]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def check_trash(vault: Vault) -> None:
+    """Fail unless the trash and the rest are told apart by all that tells them apart."""
+    for path, scope, deleted_seq in query(vault, "SELECT path, scope, deleted_seq FROM data_files"):
+        above = "data" if deleted_seq is None else f"trash/{deleted_seq}"
+        assert path.startswith(f"{above}/{scope.replace('.', '/')}/"), path
+    listed = {entry.id: entry.versions for entry in vault.trash(limit=1_000_000)}
+    counted = query(
+        vault, "SELECT deleted_seq, COUNT(*) FROM data_files WHERE deleted_seq > 0 GROUP BY 1"
+    )
+    assert listed == dict(counted)
 
 
 def check_names(vault: Vault) -> None:
@@ -139,6 +153,7 @@ def check_whole(vault: Vault) -> None:
     """Settle, then fail on anything in the vault that does not fit together."""
     vault.settle()
     check_names(vault)
+    check_trash(vault)
     check_files(vault)
     check_events(vault)
     check_counters(vault)

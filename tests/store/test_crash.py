@@ -25,8 +25,8 @@ from tests.store.inspection import (
 
 ROUNDS = 5
 
-# Puts payloads of every kind for ever, settles, renames and deletes in between, and prints a line
-# for each version once it is acknowledged, and one for each that it is about to delete.
+# Puts payloads of every kind for ever, settles, renames, deletes, restores and destroys in between,
+# and prints a line for each version once it is acknowledged, and for each that it will delete.
 _PUT_FOR_EVER = """
 import contextlib, hashlib, random, sys
 from scopefs import Vault
@@ -53,6 +53,12 @@ while True:
     elif chance < 0.15:
         print("delete", scope, version.stamp, "-", flush=True)
         vault.delete(scope, version.stamp)
+        # And back, or for ever; another putter may be faster.
+        with contextlib.suppress(NotFound, IndexError):
+            if chance < 0.10:
+                vault.restore(vault.trash(limit=1)[0].id)
+            elif chance < 0.12:
+                vault.empty_trash(vault.trash(limit=1)[0].id)
     elif chance < 0.25 and name is not None and "/" not in name:
         with vault.read() as db:
             node = tree.find_scope_node(db, scope)

@@ -41,7 +41,11 @@ def make_every_event(vault: Vault) -> set[str]:
         vault.apply(publish.apply_show_empty, write)
     vault.delete("a.b", version.stamp)
     vault.apply(changes.apply_unlink, scope, b"link")
+    vault.apply(changes.apply_mkdir, scope, b"Folder", 0o755)
+    vault.apply(changes.apply_rmdir, scope, b"Folder")
     vault.delete_scope("a.b")
+    vault.restore(*(entry.id for entry in vault.trash()))
+    vault.delete("a.b", version.stamp, forever=True)
     return {event["op"] for event in vault.events()}
 
 
@@ -49,7 +53,7 @@ def test_lines_equal_the_rows_after_settle(vault: Vault) -> None:
     """Every kind of event stands in events/ as the very line whose hash the index has."""
     assert make_every_event(vault) == {
         "mkdir", "version", "symlink", "link", "rename", "attributes", "unlink", "empty",
-        "delete", "rmdir",
+        "delete", "rmdir", "delete-scope", "restore", "destroy",
     }  # fmt: skip
     vault.settle()
     check_events(vault)

@@ -11,7 +11,10 @@ from scopefs.errors import IndexBroken, NewerFormat
 from scopefs.store import schema
 from scopefs.store.index import initialize_database, write_meta
 
-TABLES = ("meta", "nodes", "scopes", "data_files", "names", "shown", "events", "staged", "moves")
+TABLES = (
+    "meta", "nodes", "scopes", "data_files", "names", "shown", "events", "staged", "scratch",
+    "moves",
+)  # fmt: skip
 
 
 def parse_sections() -> dict[str, str]:

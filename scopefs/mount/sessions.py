@@ -1,0 +1,319 @@
+"""Sessions: reading and writing files, until what was written is handed to the publisher.
+
+Sessions are per inode (docs/semantics.md, S). `OpenFile.lock` serialises whatever changes a file's
+session: write, truncate, flush, fsync. Handlers never call the index's writing side directly: that
+is done in threads.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import trio
+
+from scopefs.errors import NotFound, PayloadCorrupt
+from scopefs.model.naming import Place
+from scopefs.model.sessions import FailedWrite
+from scopefs.mount.errnos import to_errno
+from scopefs.mount.open_files import Handle, OpenFile, OpenFiles
+from scopefs.mount.publication import Publisher
+from scopefs.mount.threads import in_thread
+from scopefs.mount.writers import find_program_name, is_killed
+from scopefs.store import changes, index, publish, rows, tree
+from scopefs.store.drafts import Draft
+from scopefs.store.index import Version
+from scopefs.store.journal import Failure, Transaction
+from scopefs.store.payloads import PayloadReader
+from scopefs.store.publish import Sealed, StagedState
+from scopefs.vault import Vault
+
+NODE_BLOCK = 1000
+"""Node ids reserved at once."""
+
+INLINE_READ_BYTES = 65_536
+"""Reads and writes up to this size are done without a hop to a thread (about 116 us)."""
+
+
+class Sessions:
+    """Reads and writes the files of one mount."""
+
+    def __init__(self, vault: Vault, open_files: OpenFiles, publisher: Publisher) -> None:
+        self._vault = vault
+        self._open = open_files
+        self._publisher = publisher
+        self._free_nodes: list[int] = []
+        self._node_lock = trio.Lock()
+
+    async def create(
+        self, parent: int, name: bytes, place: Place, scope_node: int, mode: int
+    ) -> OpenFile:
+        """Begin a file that did not exist; its name is in the index once it is recorded."""
+        with self._vault.read() as db:
+            slot = tree.find_slot(db, parent, name)
+        node = await self._take_node()
+        file = OpenFile(
+            node, scope_node, place, mode, time.time_ns(), parent=parent, name=name,
+            slot=slot if slot is not None else node, unrecorded=True, created_ns=time.time_ns(),
+        )  # fmt: skip
+        self._open.add_new(file)
+        return file
+
+    async def read(self, handle: Handle, offset: int, size: int) -> bytes:
+        """Bytes as they are being written, or as they were last published."""
+        file = handle.file
+        if file.draft is not None:
+            if file.draft.in_memory or size <= INLINE_READ_BYTES:
+                return file.draft.read(offset, size)
+            return await in_thread(file.draft.read, offset, size)
+        if file.version is None and not file.is_scratch:
+            return b""
+        reader = file.reader or await self._open_reader(file)
+        if reader is None:
+            # It was written or published meanwhile.
+            return await self.read(handle, offset, size)
+        if size <= INLINE_READ_BYTES:
+            return reader.read(offset, size)
+        return await in_thread(reader.read, offset, size)
+
+    async def _open_reader(self, file: OpenFile) -> PayloadReader | None:
+        """A reader of what the file shows; None if that has changed meanwhile."""
+        turn = file.turn
+        if file.version is None:
+            try:
+                reader = self._vault.open_scratch(file.node)
+            except NotFound:
+                # Renamed to an ordinary name: a version by now.
+                with self._vault.read() as db:
+                    entry = tree.find_node(db, file.node)
+                if entry is None or entry.is_scratch:
+                    raise
+                file.follow(entry)
+                return None
+        else:
+            version = self._load_version(file.version)
+            if version.payload_size <= INLINE_READ_BYTES:
+                reader = self._vault.open_payload(version)
+            else:
+                reader = await in_thread(self._vault.open_payload, version)
+        if file.turn != turn or file.draft is not None:
+            return None
+        file.reader = file.reader or reader
+        return file.reader
+
+    async def write(self, handle: Handle, offset: int, data: bytes) -> int:
+        """Write through a handle; opens the session if this is the first change."""
+        file = handle.file
+        async with file.lock:
+            try:
+                draft = await self._begin(handle)
+                if handle.is_appending:
+                    offset = draft.size
+                else:
+                    file.append_only = False
+                if len(data) <= INLINE_READ_BYTES:
+                    draft.write(offset, data)
+                else:
+                    await in_thread(draft.write, offset, data)
+            except OSError as error:
+                file.failed = FailedWrite(offset, len(data), error.errno or errno.EIO)
+                raise
+            if file.failed is not None and file.failed.is_repeated_by(offset, len(data)):
+                file.failed = None
+            self._note_change(handle)
+        return len(data)
+
+    async def resize(self, handle: Handle, size: int) -> None:
+        """Truncate or extend through a handle."""
+        file = handle.file
+        async with file.lock:
+            if file.shown_size == size:
+                await self._touch(file)
+                return
+            try:
+                draft = await self._begin(handle, keep_bytes=size)
+                file.append_only = False
+                if draft.in_memory and size <= INLINE_READ_BYTES:
+                    draft.truncate(size)
+                else:
+                    await in_thread(draft.truncate, size)
+            except OSError as error:
+                file.failed = FailedWrite(size, -1, error.errno or errno.EIO)
+                raise
+            self._note_change(handle)
+
+    async def _touch(self, file: OpenFile) -> None:
+        """A truncation that changes no size changes the mtime, and makes no version."""
+        file.mtime_ns = time.time_ns()
+        if not (file.unrecorded or file.unlinked or file.draft is not None):
+            await in_thread(
+                self._vault.apply, changes.apply_attributes, file.node, None, file.mtime_ns
+            )
+
+    def _note_change(self, handle: Handle) -> None:
+        file = handle.file
+        file.dirty = True
+        file.killed = False
+        file.mtime_ns = time.time_ns()
+        if handle.writer is not None and file.writer is not handle.writer:
+            file.written_by.append(handle.writer)
+
+    async def flush(self, handle: Handle) -> None:
+        """close(2): make what was written durable, and answer its errors here."""
+        file = handle.file
+        if not handle.is_writable:
+            return
+        if not file.dirty and file.state is not StagedState.DRAFT:
+            if handle.wrote:
+                file.check_failed()
+            return
+        async with file.lock:
+            # Asked before anything else: its process is gone a moment after the answer.
+            if handle.writer is not None:
+                file.killed = await is_killed(handle.writer)
+                if handle.wrote and file.writer is handle.writer:
+                    name = find_program_name(handle.writer)
+                    file.written_by[-1] = handle.writer = replace(handle.writer, name=name)
+            # What a killed writer leaves is promised to nobody, unless others have it open.
+            try:
+                if not file.killed or file.append_only or file.writers > 1:
+                    await self._stage(file, StagedState.CLOSED)
+            finally:
+                file.flushed_at = trio.current_time()
+                file.released = trio.Event()
+
+    async def sync(self, handle: Handle) -> None:
+        """fsync(2): the same durability; publishes nothing."""
+        file = handle.file
+        if file.dirty:
+            async with file.lock:
+                await self._stage(file, StagedState.DRAFT)
+            return
+        if file.unrecorded and file.draft is None:
+            await self._publisher.record_name(file)
+        await in_thread(self._vault.sync)
+
+    def release(self, handle: Handle) -> None:
+        """The last close of an open file description. Answered at once; publishing follows."""
+        file = handle.file
+        file.handles.discard(handle)
+        if handle.wrote:
+            file.writers -= 1
+        if file.unlinked and file.handles:
+            # Its bytes stay readable until the last close.
+            return
+        if file.writers == 0 and (file.draft is not None or file.unrecorded):
+            self._publisher.begin(file)
+        elif not file.handles:
+            self._open.forget(file)
+
+    async def truncate_by_path(self, file: OpenFile, size: int) -> None:
+        """truncate(2) without a handle: a whole session, over before the answer."""
+        handle = self._open.add_handle(file, os.O_WRONLY)
+        try:
+            await self.resize(handle, size)
+            if file.writers == 1 and handle.wrote:
+                await self.flush(handle)
+        finally:
+            self.release(handle)
+        await self._publisher.wait_published(file)
+
+    async def _take_node(self) -> int:
+        async with self._node_lock:
+            if not self._free_nodes:
+                first = await in_thread(self._vault.apply, rows.allocate_nodes, NODE_BLOCK)
+                self._free_nodes = list(range(first + NODE_BLOCK - 1, first - 1, -1))
+            return self._free_nodes.pop()
+
+    def _load_version(self, version_id: int) -> Version:
+        with self._vault.read() as db:
+            version = index.find_by_id(db, version_id)
+        if version is None:
+            raise PayloadCorrupt(f"version {version_id} has no row")
+        return version
+
+    async def _begin(self, handle: Handle, keep_bytes: int | None = None) -> Draft:
+        """The session's draft; the first change makes it, as a copy of what was there.
+
+        An append goes to the newest version, whoever published it. `keep_bytes`: how much of the
+        old content is needed, from its start; None: all of it.
+        """
+        file = handle.file
+        while file.publishing is not None:
+            await self._publisher.wait_published(file)
+        if file.draft is None:
+            if not file.unrecorded:
+                with self._vault.read() as db:
+                    names = tree.find_live_names(db, file.node)
+                    entry = tree.find_node(db, file.node) if handle.is_appending else None
+                if names:
+                    _, file.parent, file.name = names[0]
+                if entry is not None:
+                    handle.version = entry.version
+            draft = self._vault.new_draft()
+            if keep_bytes != 0 and (handle.version is not None or file.is_scratch):
+                try:
+                    await in_thread(self._copy_base, draft, handle, keep_bytes)
+                except BaseException:
+                    draft.discard()
+                    raise
+            file.draft = draft
+            file.failed = None
+            file.append_only = True
+        if not handle.wrote:
+            handle.wrote = True
+            file.writers += 1
+        return file.draft
+
+    def _copy_base(self, draft: Draft, handle: Handle, keep_bytes: int | None) -> None:
+        if handle.version is not None:
+            reader = self._vault.open_payload(self._load_version(handle.version))
+        else:
+            reader = self._vault.open_scratch(handle.file.node)
+        try:
+            draft.copy_from(reader, keep_bytes)
+        finally:
+            reader.close()
+
+    async def _stage(self, file: OpenFile, state: StagedState) -> None:
+        """Make the draft durable, with a row that says what it is."""
+        draft = file.draft
+        if draft is None or not (file.dirty or file.state is not state):
+            return
+        if file.unlinked:
+            file.dirty = False
+            return
+        if state is StagedState.CLOSED:
+            file.check_failed()
+        file.dirty = False
+        taken = self._publisher.take()
+        results: Sequence[Version | Failure | None] | None = None
+        try:
+            file.sealed, file.sid, results = await in_thread(
+                self._stage_now, file, draft, state, [work for _, work in taken]
+            )
+            file.state = state
+        except BaseException as error:
+            file.dirty = True
+            if isinstance(error, Exception):
+                file.failed = FailedWrite(0, -1, to_errno(error))
+            raise
+        finally:
+            self._publisher.finish([found for found, _ in taken], results)
+
+    def _stage_now(
+        self, file: OpenFile, draft: Draft, state: StagedState,
+        along: Sequence[Callable[[Transaction], Version | None]],
+    ) -> tuple[Sealed, int, Sequence[Version | Failure | None]]:  # fmt: skip
+        """Stage a draft in one durable transaction, and publish along with it what has gathered."""
+        sealed = draft.seal(file.name or None)
+        write = self._publisher.make_write(file, sealed, file.sid)
+        stage = partial(publish.apply_stage, write=write, state=state)
+        works: list[Callable[[Transaction], int | Version | None]] = [stage, *along]
+        sid, *results = self._vault.apply_all(works, durable=True)
+        if isinstance(sid, Failure):
+            raise sid.error
+        return sealed, cast(int, sid), cast(Sequence[Version | Failure | None], results)

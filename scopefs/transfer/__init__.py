@@ -1,0 +1,1 @@
+"""Carrying scopes from vault to vault: exports, and importing them."""

@@ -1,0 +1,60 @@
+"""What the rows of docs/tools.md have no room for: whole trees, and git's own."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.mount.reading import list_stamps, read_history
+
+
+def test_copying_a_scope_leaves_history_alone(scope: Path, tmp_path: Path) -> None:
+    """cp -r, tar, rsync --delete, find, grep -r and du see an ordinary tree: semantics V7."""
+    (scope / "f").write_bytes(b"old\n")
+    (scope / "f").write_bytes(b"new\n")
+    (scope / "g").write_bytes(b"g")
+    stamps = list_stamps(scope)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "f").write_bytes(b"new\n")
+    script = (
+        'cp -r . "$0/copy"; tar cf "$0/t.tar" .; du -s . > /dev/null; grep -r "old" . || true;'
+        ' find . | sort; tar tf "$0/t.tar" | sort; rsync -a --delete "$0/other/" .'
+    )
+    done = subprocess.run(
+        ["bash", "-euc", script, tmp_path], cwd=scope, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [".", "./f", "./g", "./", "./f", "./g"]
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["f", "g"]
+    assert [path.name for path in scope.iterdir()] == ["f"]
+    assert list_stamps(scope)[: len(stamps)] == stamps
+
+
+def test_publication_changes_no_directory(scope: Path) -> None:
+    """What is published after its close leaves the directory's times alone, as tar checks them."""
+    for number in range(20):
+        (scope / str(number)).write_bytes(b"x")
+        before = os.stat(scope)
+        list_stamps(scope)
+        # Reading a directory makes the kernel ask for its times again.
+        os.listdir(scope)
+        after = os.stat(scope)
+        assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+
+
+def test_git_works_in_a_scope(scope: Path) -> None:
+    """A repository can be made, committed to and cloned: many renames, links and locks."""
+    script = (
+        "git init -q . && git config user.email a@b && git config user.name n && echo 1 > a"
+        " && git add a && git commit -qm one && echo 2 > a && git commit -qam two"
+        " && git clone -q . Clone && git -C Clone log --oneline | wc -l && git fsck --strict"
+    )
+    work = scope / "Work"
+    work.mkdir()
+    done = subprocess.run(["bash", "-euc", script], cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "2"
+    list_stamps(scope)
+    files = [path for path in work.rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 40
+    for path in files:
+        assert read_history(scope, str(path.relative_to(scope)))[-1] == path.read_bytes()
