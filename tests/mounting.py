@@ -41,8 +41,8 @@ class Mounted:
 
     def stop(self) -> None:
         """Unmount, and wait until the daemon has settled everything and ended."""
-        if is_mounted(self.point):
-            subprocess.run(["fusermount3", "-u", str(self.point)], check=True)
+        # A program that was ended a moment ago may still hold the mount.
+        wait_until(lambda: not is_mounted(self.point) or _unmount(self.point))
         code = self.process.wait(PATIENCE_S)
         assert code == 0, f"the daemon ended with {code}:\n{self.log}"
 
@@ -68,6 +68,11 @@ class Mounted:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _unmount(point: Path) -> bool:
+    done = subprocess.run(["fusermount3", "-u", str(point)], capture_output=True)
+    return done.returncode == 0
 
 
 def start_mount(vault: Path, point: Path, *options: str) -> Mounted:

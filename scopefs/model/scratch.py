@@ -12,7 +12,8 @@ from functools import lru_cache
 
 DEFAULT_PATTERNS = (
     ".*.sw?", "*~", "#*#", ".#*", ".~lock.*#", "~$*", "._*", ".DS_Store", "*.part", "*.crdownload",
-    ".goutputstream-*", "*-journal", "*-wal", "*-shm", ".rsync-partial/",
+    ".goutputstream-*", "*.aria2", "*.aria2__temp", "*-journal", "*-wal", "*-shm",
+    ".rsync-partial/",
 )  # fmt: skip
 """Shell patterns, case-sensitive. One that ends with `/` stands for all below such a folder."""
 

@@ -20,24 +20,18 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, InodeT, ModeT, Reque
 
 from scopefs.errors import (
     InvalidName,
-    IsADirectory,
     NameExists,
-    NotADirectory,
     NotEmpty,
     NotFound,
     VersionImmutable,
 )
-from scopefs.model.naming import CONTROL_NAME, NAME_MAX_BYTES, NodeKind, Place, check_file_place
-from scopefs.mount.attributes import (
-    FILE_ATTRIBUTES_TIMEOUT_S,
-    entry_attributes,
-    make_attributes,
-)
-from scopefs.mount.control import DIRECTORY_ID, ROOT_README_ID, ROOT_README_NAME, Control
+from scopefs.model.naming import NAME_MAX_BYTES, check_file_place
+from scopefs.mount.control import Control
 from scopefs.mount.errnos import is_expected, to_errno
 from scopefs.mount.imports import ImportHandle, Imports
-from scopefs.mount.inodes import InodeClass, decode_inode
-from scopefs.mount.open_files import Handle, OpenFile, OpenFiles
+from scopefs.mount.inodes import InodeClass
+from scopefs.mount.nodes import Nodes
+from scopefs.mount.open_files import Handle, OpenFiles
 from scopefs.mount.publication import Publisher
 from scopefs.mount.refusals import Refusals
 from scopefs.mount.sessions import INLINE_READ_BYTES, Sessions
@@ -48,14 +42,10 @@ from scopefs.mount.writers import Writer, Writers
 from scopefs.store import changes, payloads, tree
 from scopefs.store.payloads import BytesReader, PayloadReader
 from scopefs.store.trash import apply_delete_version
-from scopefs.store.tree import Entry
 from scopefs.store.withdraw import apply_withdraw
 from scopefs.vault import Vault
 
 _LOG = logging.getLogger(__name__)
-_PAGE = 256
-_PLACES_MAX = 65_536
-_BECAME_MAX = 1000
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
@@ -117,15 +107,14 @@ class Operations(pyfuse3.Operations):
         self._control = control
         self._refusals = refusals
         self._views = Views(vault)
+        self._nodes = Nodes(vault, open_files, publisher, control, self._views)
         self._imports = Imports(vault, refusals)
         self._kept: dict[InodeClass, TrashView | PartialView] = {
             InodeClass.TRASH: TrashView(vault), InodeClass.PARTIAL: PartialView(vault),
         }  # fmt: skip
         self._handles: dict[int, Handle | ImportHandle | _ReadHandle | _Listing] = {}
         self._next_handle = 1
-        self._places: dict[int, tuple[Place, int | None]] = {}
         self._unsettled_opens: set[int] = set()
-        self._became: dict[int, int] = {}
 
     def note_refusal(self, operation: str, args: Sequence[Any], error: InvalidName) -> None:
         """Explain a refused name in words. `args`: the parent's inode and the name come first."""
@@ -136,7 +125,7 @@ class Operations(pyfuse3.Operations):
         if operation == "link":
             parent = args[1]
         try:
-            place, _ = self._place(parent)
+            place, _ = self._nodes.place(parent)
             with self._vault.read() as db:
                 path = tree.find_path(db, parent)
         except Exception:
@@ -144,34 +133,13 @@ class Operations(pyfuse3.Operations):
             return
         self._refusals.note(operation, place, path, name, str(error))
 
-    def _decode(self, inode: int) -> tuple[InodeClass, int]:
-        """What an inode number of the kernel stands for."""
-        kind, number = decode_inode(inode)
-        if kind is InodeClass.TREE and number in self._became:
-            with self._vault.read() as db:
-                if tree.is_reachable(db, number):
-                    # A scope's directory that was made again.
-                    del self._became[number]
-                else:
-                    number = self._became[number]
-        return kind, number
-
-    def _note_became(self, old: int, new: int) -> None:
-        """A directory has another node by its rename, and the kernel goes on with its old one."""
-        for node, found in self._became.items():
-            if found == old:
-                self._became[node] = new
-        self._became[old] = new
-        if len(self._became) > _BECAME_MAX:
-            del self._became[next(iter(self._became))]
-
     # Names
 
     @_handler
     async def lookup(
         self, parent_inode: InodeT, name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        kind, number = self._decode(parent_inode)
+        kind, number = self._nodes.decode(parent_inode)
         if len(name) > NAME_MAX_BYTES:
             raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
         if kind is InodeClass.CONTROL:
@@ -181,46 +149,26 @@ class Operations(pyfuse3.Operations):
         if kind is not InodeClass.TREE:
             await self._wait_view(kind, number)
             return self._views.lookup(kind, number, name)
-        file = await self._find_unrecorded(number, name)
+        file = await self._nodes.find_unrecorded(number, name)
         if file is not None:
-            return self._file_attributes(file)
-        with self._vault.read() as db:
-            entry = tree.find_child(db, number, name)
+            return self._nodes.file_attributes(file)
+        entry = self._nodes.find_entry(number, name)
         if entry is not None:
             file = self._open.find(entry.node)
             if file is not None and file.is_doomed:
                 await self._publisher.wait_released(file)
-            return self._entry_attributes(entry)
-        found = self._lookup_virtual(number, name)
+            return self._nodes.entry_attributes(entry)
+        found = self._nodes.lookup_virtual(number, name)
         if found is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
         return found
-
-    async def _find_unrecorded(self, parent: int, name: bytes) -> OpenFile | None:
-        """A file that is only here yet; one that is about to vanish is waited for."""
-        file = self._open.find_unrecorded(parent, name)
-        if file is not None and file.is_doomed:
-            await self._publisher.wait_released(file)
-            file = self._open.find_unrecorded(parent, name)
-        return file
-
-    def _lookup_virtual(self, number: int, name: bytes) -> EntryAttributes | None:
-        """What can be entered but is not listed; and the README of an empty vault."""
-        if number == tree.ROOT_NODE:
-            if name == CONTROL_NAME:
-                return self._control.attributes(DIRECTORY_ID)
-            if name == ROOT_README_NAME and self._is_empty():
-                return self._control.attributes(ROOT_README_ID)
-            return None
-        place, _ = self._place(number)
-        return self._views.lookup_in_scope(number, name) if place.kind is NodeKind.SCOPE else None
 
     @_handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         return self._attributes(inode)
 
     def _attributes(self, inode: int) -> EntryAttributes:
-        kind, number = self._decode(inode)
+        kind, number = self._nodes.decode(inode)
         if kind is InodeClass.CONTROL:
             return self._control.attributes(number)
         if kind in self._kept:
@@ -231,15 +179,15 @@ class Operations(pyfuse3.Operations):
             return self._views.attributes(kind, number)
         file = self._open.find(number)
         if file is not None and (file.unrecorded or file.unlinked):
-            return self._file_attributes(file)
-        return self._entry_attributes(self._load_entry(number))
+            return self._nodes.file_attributes(file)
+        return self._nodes.entry_attributes(self._nodes.load_entry(number))
 
     @_handler
     async def setattr(
         self, inode: InodeT, attr: EntryAttributes, fields: pyfuse3.SetattrFields,
         fh: FileHandleT | None, ctx: RequestContext,
     ) -> EntryAttributes:  # fmt: skip
-        kind, number = self._decode(inode)
+        kind, number = self._nodes.decode(inode)
         if kind is not InodeClass.TREE:
             if fields.update_size:
                 handle = self._handles.get(fh) if fh is not None else None
@@ -261,7 +209,7 @@ class Operations(pyfuse3.Operations):
         if isinstance(handle, Handle):
             await self._sessions.resize(handle, size)
             return
-        await self._sessions.truncate_by_path(self._open_newest(number), size)
+        await self._sessions.truncate_by_path(self._nodes.open_newest(number), size)
 
     async def _set_mode_and_time(self, number: int, mode: int | None, mtime_ns: int | None) -> None:
         file = self._open.find(number)
@@ -286,50 +234,50 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
-        kind, number = self._decode(inode)
+        kind, number = self._nodes.decode(inode)
         if kind in (InodeClass.LATEST, InodeClass.NAME_LATEST):
             await self._wait_view(kind, number)
             return self._views.read_link(kind, number)
         if kind in self._kept:
             return self._kept[kind].read_link(number)
-        return self._load_entry(number).target or b""
+        return self._nodes.load_entry(number).target or b""
 
     @_handler
     async def mkdir(
         self, parent_inode: InodeT, name: bytes, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._writable_directory(parent_inode)
-        self._refuse_taken(parent, name)
+        parent = self._nodes.writable_directory(parent_inode)
+        self._nodes.refuse_taken(parent, name)
         node = await in_thread(
             self._vault.apply, changes.apply_mkdir, parent, name, stat.S_IMODE(mode)
         )
-        return self._entry_attributes(self._load_entry(node))
+        return self._nodes.entry_attributes(self._nodes.load_entry(node))
 
     @_handler
     async def rmdir(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
-        parent = self._writable_directory(parent_inode)
+        parent = self._nodes.writable_directory(parent_inode)
         with self._vault.read() as db:
             entry = tree.find_child(db, parent, name)
         if entry is not None and self._open.list_unrecorded(entry.node):
             raise NotEmpty("a file is being written there")
-        if entry is None and self._lookup_virtual(parent, name) is not None:
+        if entry is None and self._nodes.lookup_virtual(parent, name) is not None:
             raise VersionImmutable("views cannot be removed")
         await in_thread(self._vault.apply, changes.apply_rmdir, parent, name)
 
     @_handler
     async def unlink(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
-        kind, number = self._decode(parent_inode)
+        kind, number = self._nodes.decode(parent_inode)
         if kind is InodeClass.VERSIONS:
             await self._wait_view(kind, number)
             version = self._views.load_removable(number, name)
             await in_thread(self._vault.apply, apply_delete_version, version)
             return
-        parent = self._writable_directory(parent_inode)
-        file = await self._wait_name(parent, name)
+        parent = self._nodes.writable_directory(parent_inode)
+        file = await self._nodes.wait_name(parent, name)
         if file is not None:
             await self._publisher.unlink_unrecorded(file)
             return
-        if parent == tree.ROOT_NODE and self._lookup_virtual(parent, name) is not None:
+        if parent == tree.ROOT_NODE and self._nodes.lookup_virtual(parent, name) is not None:
             raise VersionImmutable("this file cannot be removed")
         node, last = await in_thread(self._vault.apply, *self._plan_unlink(parent, name, ctx))
         if last:
@@ -351,27 +299,27 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: InodeT, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._writable_directory(parent_inode)
-        self._refuse_taken(parent, name)
+        parent = self._nodes.writable_directory(parent_inode)
+        self._nodes.refuse_taken(parent, name)
         entry = await in_thread(self._vault.apply, changes.apply_symlink, parent, name, target)
-        return self._entry_attributes(entry)
+        return self._nodes.entry_attributes(entry)
 
     @_handler
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        kind, number = self._decode(inode)
+        kind, number = self._nodes.decode(inode)
         if kind is not InodeClass.TREE:
             raise VersionImmutable("a version cannot be linked")
-        parent = self._writable_directory(new_parent_inode)
-        self._refuse_taken(parent, new_name)
+        parent = self._nodes.writable_directory(new_parent_inode)
+        self._nodes.refuse_taken(parent, new_name)
         file = self._open.find(number)
         if file is not None:
             await self._publisher.record_name(file)
         entry = await in_thread(
             self._vault.apply, changes.apply_link, number, parent, new_name, self._vault.scratch
         )
-        return self._entry_attributes(entry)
+        return self._nodes.entry_attributes(entry)
 
     @_handler
     async def rename(
@@ -380,16 +328,16 @@ class Operations(pyfuse3.Operations):
     ) -> None:  # fmt: skip
         if flags & ~pyfuse3.RENAME_NOREPLACE:
             raise pyfuse3.FUSEError(errno.EINVAL)
-        old_parent = self._writable_directory(parent_inode_old)
-        kind, number = self._decode(parent_inode_new)
+        old_parent = self._nodes.writable_directory(parent_inode_old)
+        kind, number = self._nodes.decode(parent_inode_new)
         if kind is InodeClass.VERSIONS:
             await self._rename_to_version(old_parent, name_old, number, name_new)
             return
-        new_parent = self._writable_directory(parent_inode_new)
+        new_parent = self._nodes.writable_directory(parent_inode_new)
         for parent, name in ((old_parent, name_old), (new_parent, name_new)):
-            if self._lookup_virtual(parent, name) is not None:
+            if self._nodes.lookup_virtual(parent, name) is not None:
                 raise VersionImmutable("views stay where they are")
-            file = await self._wait_name(parent, name)
+            file = await self._nodes.wait_name(parent, name)
             if file is not None:
                 await self._publisher.record_name(file)
         with self._vault.read() as db:
@@ -408,15 +356,15 @@ class Operations(pyfuse3.Operations):
             )
         )  # fmt: skip
         if moved is not None and moved.node != result.node:
-            self._note_became(moved.node, result.node)
+            self._nodes.note_became(moved.node, result.node)
 
     async def _rename_to_version(
         self, parent: int, name: bytes, scope_node: int, stamp: bytes
     ) -> None:
         """A file that is renamed to a stamp in `.versions/` is imported."""
-        if self._lookup_virtual(parent, name) is not None:
+        if self._nodes.lookup_virtual(parent, name) is not None:
             raise VersionImmutable("views stay where they are")
-        file = await self._wait_name(parent, name)
+        file = await self._nodes.wait_name(parent, name)
         if file is not None:
             await self._publisher.record_name(file)
         with self._vault.read() as db:
@@ -424,7 +372,7 @@ class Operations(pyfuse3.Operations):
         if entry is None:
             raise NotFound("the file was removed")
         await self._imports.import_file(scope_node, stamp, entry, (parent, name))
-        if not self._load_entry(entry.node).links:
+        if not self._nodes.load_entry(entry.node).links:
             self._open.note_unlinked(entry.node)
 
     # Contents
@@ -433,15 +381,15 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: InodeT, name: bytes, mode: ModeT, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        kind, number = self._decode(parent_inode)
+        kind, number = self._nodes.decode(parent_inode)
         if kind is InodeClass.VERSIONS:
             new, attributes = await self._imports.begin(number, name)
             return FileInfo(fh=self._add(new), direct_io=True), attributes
-        parent = self._writable_directory(parent_inode)
-        place, scope_node = self._place(parent)
+        parent = self._nodes.writable_directory(parent_inode)
+        place, scope_node = self._nodes.place(parent)
         check_file_place(place, name)
         assert scope_node is not None
-        file = await self._find_unrecorded(parent, name)
+        file = await self._nodes.find_unrecorded(parent, name)
         if file is None:
             with self._vault.read() as db:
                 entry = tree.find_child(db, parent, name)
@@ -450,7 +398,7 @@ class Operations(pyfuse3.Operations):
             if entry is not None:
                 if flags & os.O_EXCL:
                     raise NameExists("the file exists already")
-                file = self._open_entry(entry)
+                file = self._nodes.open_entry(entry)
             else:
                 file = await self._sessions.create(
                     parent, name, place, scope_node, stat.S_IMODE(mode)
@@ -458,7 +406,7 @@ class Operations(pyfuse3.Operations):
         handle = self._open.add_handle(file, flags, self._find_writer(flags, ctx))
         info = self._file_info(handle)
         info.keep_cache = True
-        return info, self._file_attributes(file)
+        return info, self._nodes.file_attributes(file)
 
     @_handler
     async def mknod(
@@ -466,24 +414,24 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         if not stat.S_ISREG(mode):
             raise pyfuse3.FUSEError(errno.EPERM)
-        parent = self._writable_directory(parent_inode)
-        place, scope_node = self._place(parent)
+        parent = self._nodes.writable_directory(parent_inode)
+        place, scope_node = self._nodes.place(parent)
         check_file_place(place, name)
         assert scope_node is not None
-        self._refuse_taken(parent, name)
+        self._nodes.refuse_taken(parent, name)
         file = await self._sessions.create(parent, name, place, scope_node, stat.S_IMODE(mode))
         await self._publisher.record_name(file)
         self._sessions.release(self._open.add_handle(file, 0))
-        return self._entry_attributes(self._load_entry(file.node))
+        return self._nodes.entry_attributes(self._nodes.load_entry(file.node))
 
     @_handler
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
-        kind, number = self._decode(inode)
+        kind, number = self._nodes.decode(inode)
         if kind is not InodeClass.TREE:
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND):
                 return await self._open_version_to_write(kind, number, flags)
             return await self._open_view(kind, number)
-        file = self._open_newest(number)
+        file = self._nodes.open_newest(number)
         keep_cache = self._open.is_cached(file)
         handle = self._open.add_handle(file, flags, self._find_writer(flags, ctx))
         if flags & os.O_TRUNC:
@@ -586,7 +534,7 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        kind, number = self._decode(inode)
+        kind, number = self._nodes.decode(inode)
         await self._wait_view(kind, number)
         return FileHandleT(self._add(_Listing(kind, number)))
 
@@ -624,31 +572,7 @@ class Operations(pyfuse3.Operations):
             return self._kept[listing.kind].iterate(listing.number, after)
         if listing.kind is not InodeClass.TREE:
             return self._views.iterate(listing.kind, listing.number, after)
-        return self._list_tree(listing.number, after)
-
-    def _list_tree(self, number: int, after: int) -> Iterator[Listed]:
-        """A directory's names: those of the index and those that are only here yet, by slot."""
-        if number == tree.ROOT_NODE and after == 0 and self._is_empty():
-            yield ROOT_README_NAME, self._control.attributes(ROOT_README_ID), 1
-        while True:
-            with self._vault.read() as db:
-                page = tree.list_children(db, number, after, _PAGE)
-            last = page[-1].slot if len(page) == _PAGE else None
-            found: list[Listed] = [
-                (child.name, self._entry_attributes(child.entry), child.slot) for child in page
-            ]
-            recorded = {name for name, _, _ in found}
-            found += [
-                (name, self._file_attributes(file), slot)
-                for name, file in self._open.list_unrecorded(number)
-                if (slot := file.slot or file.node) > after
-                and (last is None or slot <= last)
-                and name not in recorded
-            ]
-            yield from sorted(found, key=lambda entry: entry[2])
-            if last is None:
-                return
-            after = last
+        return self._nodes.list_tree(listing.number, after)
 
     # The rest
 
@@ -670,93 +594,12 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Nothing is kept for what the kernel knows."""
 
-    def _place(self, node: int) -> tuple[Place, int | None]:
-        """What a directory is, and the scope it belongs to: neither ever changes for a node."""
-        known = self._places.get(node)
-        if known is not None:
-            return known
-        with self._vault.read() as db:
-            place = tree.find_place(db, node)
-            entry = tree.find_node(db, node)
-        if place is None or entry is None:
-            raise NotADirectory("not a directory")
-        if len(self._places) >= _PLACES_MAX:
-            self._places.clear()
-        self._places[node] = (place, entry.scope_node)
-        return self._places[node]
-
-    def _writable_directory(self, inode: int) -> int:
-        kind, number = self._decode(inode)
-        if kind is not InodeClass.TREE:
-            raise VersionImmutable("history cannot be changed")
-        return number
-
-    def _refuse_taken(self, parent: int, name: bytes) -> None:
-        if (
-            self._open.find_unrecorded(parent, name) is not None
-            or self._lookup_virtual(parent, name) is not None
-        ):
-            raise NameExists("the name is taken")
-
-    async def _wait_name(self, parent: int, name: bytes) -> OpenFile | None:
-        """The unrecorded file of a name, once nothing of it is being published any more."""
-        file = self._open.find_unrecorded(parent, name)
-        if file is None:
-            with self._vault.read() as db:
-                entry = tree.find_child(db, parent, name)
-            file = self._open.find(entry.node) if entry is not None else None
-        if file is not None:
-            await self._publisher.wait_published(file)
-        return self._open.find_unrecorded(parent, name)
-
     async def _wait_view(self, kind: InodeClass, number: int) -> None:
         """Wait for publications under way in the scope that a view belongs to."""
         if kind in (InodeClass.VERSIONS, InodeClass.LATEST):
             await self._publisher.wait_scope_published(number)
         elif kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY, InodeClass.NAME_LATEST):
             await self._publisher.wait_scope_published(self._views.find_scope_node(kind, number))
-
-    def _load_entry(self, number: int) -> Entry:
-        with self._vault.read() as db:
-            entry = tree.find_node(db, number)
-        if entry is None:
-            raise NotFound(f"inode {number} is not there")
-        return entry
-
-    def _open_newest(self, number: int) -> OpenFile:
-        """The open file of a node, as any door published it last."""
-        file = self._open.find(number)
-        if file is not None and (file.draft is not None or file.unrecorded or file.unlinked):
-            return file
-        return self._open_entry(self._load_entry(number))
-
-    def _open_entry(self, entry: Entry) -> OpenFile:
-        if entry.kind.is_directory:
-            raise IsADirectory("a directory is no file")
-        if entry.scope_node is None:
-            raise NotFound("a file outside any scope")
-        place, _ = self._place(entry.scope_node)
-        return self._open.open(entry, place)
-
-    def _entry_attributes(self, entry: Entry) -> EntryAttributes:
-        if entry.kind.is_directory:
-            made = [file.created_ns for _, file in self._open.list_unrecorded(entry.node)]
-            return entry_attributes(entry, max((ns for ns in made if ns), default=None))
-        file = self._open.find(entry.node)
-        if file is not None and (file.draft is not None or file.unrecorded):
-            return self._file_attributes(file, links=entry.links)
-        return entry_attributes(entry)
-
-    def _file_attributes(self, file: OpenFile, links: int = 1) -> EntryAttributes:
-        return make_attributes(
-            file.node, stat.S_IFREG | file.mode, file.shown_size, file.mtime_ns,
-            links=0 if file.unlinked else links, entry_timeout_s=0,
-            attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
-        )  # fmt: skip
-
-    def _is_empty(self) -> bool:
-        with self._vault.read() as db:
-            return not tree.has_children(db, tree.ROOT_NODE)
 
     def _file_handle(self, fh: FileHandleT) -> Handle:
         handle = self._handles[fh]

@@ -169,6 +169,9 @@ class Sessions:
         if not file.dirty and file.state is not StagedState.DRAFT:
             if handle.wrote:
                 file.check_failed()
+            if file.draft is not None and handle.writer is not None:
+                # Others have flushed what they wrote for it: a shell's commands.
+                file.killed = file.killed or await is_killed(handle.writer)
             return
         async with file.lock:
             # Asked before anything else: its process is gone a moment after the answer.

@@ -48,8 +48,6 @@ GONE: dict[str, list[bytes | None]] = {
     "curl -C": [HALF],
     "wget -c": [HALF],
     "wget, by itself": [HALF],
-    "aria2c": [None],
-    "aria2c -x": [None],
     "sqlite3, twice": [None],
     "dbm in Python": [b"1", _ONE_KEY],
     "open, twice": [OLD],
@@ -58,6 +56,5 @@ GONE: dict[str, list[bytes | None]] = {
     "a file that was there before": [b"new\n"],
     "renamed before": [b"new\n"],
     "mv over an open file": [b"x\n"],
-    "aria2c, killed": [None],
 }
 """Payloads of new versions, by action, that no name shows in the end; None if not known."""

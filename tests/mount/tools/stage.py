@@ -23,7 +23,7 @@ SOURCE_MTIME_S = 981_173_106
 """2001-02-03T04:05:06Z: older than what a test writes."""
 SCRATCH = (
     ".*.sw?", "*~", "#*#", ".#*", ".~lock.*#", "~$*", "._*", ".DS_Store", "*.part",
-    "*.crdownload", ".goutputstream-*", "*-journal", "*-wal", "*-shm",
+    "*.crdownload", "*.aria2", "*.aria2__temp", ".goutputstream-*", "*-journal", "*-wal", "*-shm",
 )  # fmt: skip
 SCRATCH_DIRECTORY = ".rsync-partial"
 
@@ -96,6 +96,7 @@ class Stage:
             assert story["scope"] == ".".join(self.scope.parts[-2:])
             assert story["name"]
             assert story["reason"]
+            assert story["process"]
         return Outcome(
             exit_code, self.log.read_text(errors="replace"), list_leaves(self.scope), versions,
             [path.read_bytes() for path in partial],
