@@ -19,6 +19,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from scopefs.api.context import HttpOptions
 from scopefs.api.server import HttpAddress, open_listener, serve_http, show_listener
 from scopefs.errors import MountRefused, ScopefsError
 from scopefs.mount.control import Control
@@ -34,7 +35,7 @@ from scopefs.mount.point import (
 )
 from scopefs.mount.publication import Publisher
 from scopefs.mount.refusals import Refusals
-from scopefs.vault import Vault
+from scopefs.vault import Durability, Vault
 
 STOP_GRACE_S = 10.0
 """How long a stopping mount waits for programs that still have files open."""
@@ -54,7 +55,11 @@ class MountOptions:
     """What a mount is told."""
 
     allow_other: bool = False
+    durability: Durability = "strict"
     http: HttpAddress | None = None
+    http_options: HttpOptions | None = None
+    check_reads: bool = True
+    max_file_bytes: int | None = None
 
 
 def run_mount(
@@ -69,8 +74,11 @@ def run_mount(
     listener = open_listener(options.http) if options.http is not None else None
     with (
         closing(listener) if listener else nullcontext(),
-        Vault.open(vault_path, create=True) as vault,
-    ):
+        Vault.open(
+            vault_path, create=True, durability=options.durability,
+            check_reads=options.check_reads, max_file_bytes=options.max_file_bytes,
+        ) as vault,
+    ):  # fmt: skip
         lock = MountLock(vault.layout, mountpoint, wait_s=RELOCK_WAIT_S)
         try:
             trio.run(_mount, vault, mountpoint, options, listener, on_ready)
@@ -80,10 +88,12 @@ def run_mount(
             lock.close()
 
 
-def run_serve(vault_path: Path, address: HttpAddress, on_ready: Callable[[str], None]) -> None:
+def run_serve(
+    vault_path: Path, address: HttpAddress, options: HttpOptions, on_ready: Callable[[str], None]
+) -> None:
     """Serve HTTP alone, until a signal comes; open requests are finished first."""
     with closing(open_listener(address)) as listener, Vault.open(vault_path, create=True) as vault:
-        trio.run(_serve, vault, listener, on_ready)
+        trio.run(_serve, vault, listener, options, on_ready)
 
 
 async def _mount(
@@ -118,7 +128,7 @@ async def _mount(
             await nursery.start(_unmount_on_signal, mountpoint, stop)
             if listener is not None:
                 _LOG.info("HTTP at %s", show_listener(listener))
-                await nursery.start(serve_http, vault, listener, stop)
+                await nursery.start(serve_http, vault, listener, stop, options.http_options)
             nursery.start_soon(_announce, mountpoint, vault, on_ready)
             await pyfuse3.main()
             notify("STOPPING=1")
@@ -150,6 +160,9 @@ async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]
     """Say that the mount is up, once it answers."""
     await trio.to_thread.run_sync(_wait_for_answer, mountpoint, abandon_on_cancel=True)
     status = vault.status()
+    backing = status["fileSystem"]
+    for warning in backing["warnings"]:
+        _LOG.warning("the file system of %s, %s, %s", status["vault"], backing["type"], warning)
     notify(
         "READY=1",
         f"STATUS={status['versions']} versions in {status['scopes']} scopes at {mountpoint}",
@@ -182,19 +195,28 @@ async def _unmount_on_signal(
             pyfuse3.terminate()
 
 
-async def _serve(vault: Vault, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+async def _serve(
+    vault: Vault, listener: socket.socket, options: HttpOptions, on_ready: Callable[[str], None]
+) -> None:
     stop = trio.Event()
     # Before anybody is told that it is up: who hears it may send a signal at once.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             bound = show_listener(listener)
-            await nursery.start(serve_http, vault, listener, stop)
+            await nursery.start(serve_http, vault, listener, stop, options)
             notify("READY=1", f"STATUS=HTTP at {bound}")
             on_ready(bound)
             async for _ in signals:
                 notify("STOPPING=1")
                 stop.set()
                 break
+
+
+class _SmallLog(RotatingFileHandler):
+    """A log that is kept small, at the cost of one question per line, not three."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        return self.stream is not None and self.stream.tell() > self.maxBytes
 
 
 @contextmanager
@@ -204,7 +226,7 @@ def logging_to(path: Path | None) -> Iterator[None]:
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        handler = RotatingFileHandler(path, maxBytes=1 << 20, backupCount=2, delay=True)
+        handler = _SmallLog(path, maxBytes=1 << 20, backupCount=2, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # What the daemon makes, its logs included, is for its user alone.
     os.umask(0o077)

@@ -13,6 +13,7 @@
      │    └── InvalidEnvelope      bytes that are no envelope of format 1.0
      ├── NotFound                  nothing there
      ├── Forbidden                 not allowed to this caller
+     │    └── MissingAuth          nobody knows who the caller is
      ├── VersionImmutable          a version never changes
      ├── Conflict                  exists already, and differs
      │    ├── NameExists           a name is taken (EEXIST)
@@ -81,6 +82,10 @@ class NotFound(ScopefsError):
 
 class Forbidden(ScopefsError):
     """This caller may not do that."""
+
+
+class MissingAuth(Forbidden):
+    """No credential was given, or none that is known."""
 
 
 class VersionImmutable(ScopefsError):

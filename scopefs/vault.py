@@ -12,7 +12,9 @@ as integer microseconds (`_us`) unless a name says otherwise. Raises the errors 
 and `OSError` for what the disk under the vault refuses.
 """
 
+import dataclasses
 import fcntl
+import hashlib
 import logging
 import os
 import sys
@@ -21,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Concatenate, Literal, ParamSpec, TypeVar
 
 import apsw
 
@@ -34,17 +36,22 @@ from scopefs.errors import (
     NoSpace,
     NotFound,
     ScopefsError,
+    TooLarge,
     Unavailable,
     VaultInUse,
 )
 from scopefs.model.events import decode_detail
 from scopefs.model.imports import Arrival, decode_arrival
 from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
+from scopefs.model.payload import Kind, binary_kind
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.model.scratch import ScratchPatterns
 from scopefs.model.stamps import format_collected_at, format_stamp, parse_stamp, parse_time
 from scopefs.store import arrivals, changes, imports, index, payloads, publish, rows, trash, tree
 from scopefs.store.background import SettleThread
+from scopefs.store.backing import find_backing
+from scopefs.store.checks import Checked
+from scopefs.store.chunks import record_digests
 from scopefs.store.config import load_config
 from scopefs.store.drafts import Draft
 from scopefs.store.imports import Imported
@@ -60,13 +67,15 @@ from scopefs.store.partial import (
     remove_partial,
     save_draft,
 )
-from scopefs.store.payloads import PayloadReader
 from scopefs.store.publish import Sealed, Write
+from scopefs.store.readers import Checks, PayloadReader
+from scopefs.store.receipts import Once, Stored, find_receipt, record_receipt
 from scopefs.store.recover import recover
 from scopefs.store.restore import Restored, apply_restore
 from scopefs.store.settle import Settler
 from scopefs.store.sql import fetch
 from scopefs.store.trash import Destroyed, Removed, TrashEntry
+from scopefs.store.verify import Verification
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,18 +93,30 @@ def system_clock_us() -> int:
     return time.time_ns() // 1000
 
 
+Durability = Literal["strict", "relaxed"]
+
+
 class Vault:
     """An open vault."""
 
-    def __init__(self, layout: Layout, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self, layout: Layout, clock_us: Callable[[], int], *, check_reads: bool = True,
+        max_file_bytes: int | None = None, durability: Durability = "strict",
+    ) -> None:  # fmt: skip
         """Use `Vault.open`."""
         self.layout = layout
+        self.is_relaxed = durability == "relaxed"
         self.clock_us = clock_us
         self.id = load_vault_file(layout).id
         self.config = load_config(layout.config)
         self.scratch = ScratchPatterns(self.config.scratch.patterns)
+        self.max_file_bytes = max_file_bytes or self.config.limits.max_file_bytes
+        self._disk_bytes = 0
         check_index_present(layout)
         self._closed = False
+        self._checks = Checks(self._note_digests)
+        self._checks_reads = check_reads
+        self._learned: dict[bytes, bytes] = {}
         try:
             self._lock = os.open(layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -109,7 +130,7 @@ class Vault:
             self._journal = Journal(layout.index, layout.lock("write"), clock_us)
             self._owner = Owner(layout.staging)
             self._settler = Settler(layout, self._journal, self._readers)
-            self._settling = SettleThread(self._settler.settle, clock_us)
+            self._settling = SettleThread(self._settle_due, clock_us)
             self.recovered = recover(layout, self._journal, self._readers, clock_us(), self.scratch)
             with self.read() as db:
                 if fetch(db, "SELECT 1 FROM staged LIMIT 1"):
@@ -122,9 +143,15 @@ class Vault:
     @classmethod
     def open(
         cls, path: str | os.PathLike[str], *, create: bool = False,
-        clock_us: Callable[[], int] = system_clock_us,
+        clock_us: Callable[[], int] = system_clock_us, check_reads: bool = True,
+        max_file_bytes: int | None = None, durability: Durability = "strict",
     ) -> "Vault":  # fmt: skip
         """Open the vault in the directory `path`; with `create`, make it if it is missing.
+
+        `check_reads`: whether payloads over 64 KiB are compared with their hash whenever they are
+        read; smaller ones are always. `max_file_bytes`: the largest file that is taken, instead of
+        what config.toml says. `durability`: with `relaxed` nothing waits for the disk; a power cut
+        may take the last five seconds, never consistency.
 
         Finishes or withdraws what a crash left under way. Raises `NotAVault`, `NewerFormat`,
         `IndexBroken`, `Unavailable`.
@@ -132,7 +159,10 @@ class Vault:
         layout = Layout(Path(path).expanduser().absolute())
         if create:
             create_vault(layout.root, clock_us())
-        return cls(layout, clock_us)
+        return cls(
+            layout, clock_us, check_reads=check_reads, max_file_bytes=max_file_bytes,
+            durability=durability,
+        )  # fmt: skip
 
     def _migrate(self) -> None:
         """Bring an older index up to date, alone with the vault. Raises `VaultInUse`."""
@@ -160,6 +190,8 @@ class Vault:
         self._closed = True
         try:
             self._settling.stop()
+            self._checks.close()
+            self._record_learned()
             self._settler.settle(_EVERYTHING_US, wait=True)
             self._journal.checkpoint()
         except (OSError, ScopefsError) as error:
@@ -197,13 +229,13 @@ class Vault:
         with self.new_draft() as draft:
             if isinstance(data, Path):
                 with data.open("rb") as stream:
-                    _fill(draft, stream)
+                    self._fill(draft, stream)
                     if mtime_ns is None:
                         mtime_ns = os.fstat(stream.fileno()).st_mtime_ns
             elif isinstance(data, bytes | bytearray | memoryview):
                 draft.append(memoryview(data).cast("B"))
             else:
-                _fill(draft, data)
+                self._fill(draft, data)
             return self.put_draft(parsed, draft, name=name, mtime_ns=mtime_ns)
 
     def put_draft(
@@ -218,6 +250,7 @@ class Vault:
         """
         if not draft.size:
             raise InvalidBody("nothing to store: an empty payload makes no version")
+        self.check_file_size(draft.size)
         raw_name = os.fsencode(name) if isinstance(name, str) else name
         sealed = draft.seal(raw_name)
         try:
@@ -234,6 +267,45 @@ class Vault:
             # A commit that failed may be on the disk all the same: its bytes must be there then.
             draft.leave()
             raise
+
+    def plan_put(
+        self, scope: Scope, draft: Draft, *, name: bytes | None = None, writer: str,
+        media_type: str | None = None, metadata: str | None = None, once: Once | None = None,
+        object_only: bool = False, is_blob: bool = False,
+    ) -> Callable[[Transaction], Stored]:  # fmt: skip
+        """Seal what a draft holds, and return the change that stores it, for `apply_all`.
+
+        `is_blob`: it is no document, whatever it looks like. `media_type`: what its sender calls it.
+        `metadata`: what its sender says about that. `once`: nothing is stored if it was before; its
+        `request` is of everything but the bytes. `object_only`: a JSON object, of whatever size.
+        Raises `InvalidBody` if it is empty, or is no object and has to be. If the change fails, the caller
+        says `draft.leave()`; if it was done before, `draft.discard()`.
+        """
+        if not draft.size:
+            raise InvalidBody("nothing to store: an empty payload makes no version")
+        self.check_file_size(draft.size)
+        sealed = draft.seal(name)
+        if object_only and sealed.kind is not Kind.DOCUMENT:
+            if not draft.holds_object():
+                raise InvalidBody("the body is not one JSON object")
+            is_blob, media_type = True, "application/json"
+        if once is not None:
+            request = hashlib.sha256(once.request + sealed.sha256).digest()
+            once = Once(once.key, request)
+        if is_blob:
+            kind = binary_kind(sealed.size)
+            if media_type is None and sealed.kind is Kind.DOCUMENT:
+                media_type = "application/json"
+            sealed = dataclasses.replace(
+                sealed, kind=kind, media_type=media_type or sealed.media_type
+            )
+        return lambda transaction: _apply_put_once(
+            transaction, self._owner.name, scope, name, sealed, writer, metadata, once
+        )
+
+    def end_name(self, scope: Scope, name: bytes) -> bool:
+        """End a name of a scope; its versions stay. False if no file has it."""
+        return self.apply_durably(_apply_end_name, scope, name)
 
     def get(
         self, scope: str, *, at: str | None = None, stamp: str | None = None,
@@ -405,7 +477,7 @@ class Vault:
         parsed = parse_scope(scope or str(told))
         process = story.get("process")
         with self.new_draft() as draft, path.open("rb") as stream:
-            _fill(draft, stream)
+            self._fill(draft, stream)
             version = self.put_draft(
                 parsed, draft, name=raw_name, mtime_ns=os.fstat(stream.fileno()).st_mtime_ns,
                 writer=process if isinstance(process, str) else None, unless_shown=True,
@@ -477,27 +549,65 @@ class Vault:
                 "SELECT scope, collected_at FROM data_files WHERE deleted_seq IS NULL"
                 " ORDER BY id DESC LIMIT 1",
             )
+        backing = find_backing(self.layout.root)
         return {
             "vault": str(self.layout.root), "id": self.id, "scopes": scopes, "versions": versions,
             "payloadBytes": size, "events": last or 0, "unsettled": unsettled,
+            "durability": "relaxed" if self.is_relaxed else "strict",
             "partial": len(list_partial(self.layout)),
+            "fileSystem": {"type": backing.type, "mountpoint": backing.mountpoint,
+                           "warnings": list(backing.warnings)},
             "lastVersion": {"scope": newest[0][0], "collectedAt": newest[0][1]} if newest else None,
         }  # fmt: skip
 
     def open_payload(self, version: Version) -> PayloadReader:
         """Open the exact bytes that were put. Raises `PayloadMissing`, `PayloadCorrupt`."""
         with self.read() as db:
-            return payloads.open_payload(db, self.layout, version)
+            return payloads.open_payload(db, self.layout, version, self._read_checks)
 
     def open_envelope(self, version: Version) -> PayloadReader:
         """Open a version's envelope."""
         with self.read() as db:
-            return payloads.open_envelope(db, self.layout, version)
+            return payloads.open_envelope(db, self.layout, version, self._read_checks)
 
     def open_scratch(self, node: int) -> PayloadReader:
         """Open the bytes of a scratch file. Raises `NotFound`, `PayloadMissing`."""
         with self.read() as db:
-            return payloads.open_scratch(db, self.layout, node)
+            return payloads.open_scratch(db, self.layout, node, self._read_checks)
+
+    def open_base(self, what: Version | int) -> PayloadReader:
+        """Open what a new version begins with: a version's payload, or a scratch file (its node).
+
+        Checked in any case: a hash over wrong bytes would be right for ever.
+        """
+        with self.read() as db:
+            if isinstance(what, int):
+                return payloads.open_scratch(db, self.layout, what, self._checks)
+            return payloads.open_payload(db, self.layout, what, self._checks)
+
+    @property
+    def _read_checks(self) -> Checks | None:
+        return self._checks if self._checks_reads else None
+
+    def _note_digests(self, sha256: bytes, digests: bytes) -> None:
+        """A reader has hashed a payload that had no row: written when it disturbs nobody."""
+        self._learned[sha256] = digests
+        self._settling.poke()
+
+    def _record_learned(self) -> None:
+        learned, self._learned = self._learned, {}
+        if learned:
+            try:
+                self._journal.run(
+                    lambda transaction: record_digests(transaction.db, learned), durable=False
+                )
+            except (OSError, ScopefsError) as error:
+                # It is computed again when somebody needs it.
+                _LOG.info("digests of chunks could not be written: %s", error)
+
+    def _settle_due(self, older_than_us: int) -> bool:
+        self._record_learned()
+        return self._settler.settle(older_than_us)
 
     def read_payload(self, version: Version) -> bytes:
         """The exact bytes that were put, whole."""
@@ -506,6 +616,17 @@ class Vault:
     def read_envelope(self, version: Version) -> bytes:
         """A version's envelope, whole."""
         return _read_whole(self.open_envelope(version))
+
+    def verification(
+        self, *, rate_bytes: float | None = None, resume: bool = False
+    ) -> Verification:
+        """A check of everything in the vault, to be run: it yields what is not as it must be.
+
+        `rate_bytes`: how much may be read in a second. `resume`: go on where an earlier one was.
+        """
+        checked = Checked(self.layout, self.read, self._settler.hold, rate_bytes)
+        now = format_collected_at(self.clock_us())
+        return Verification(checked, self.id, now, resume=resume)
 
     # What the doors need besides
 
@@ -528,7 +649,7 @@ class Vault:
     ) -> T:
         """Apply one change; when this returns, it and all before it are on the disk."""
         result = self._journal.run(
-            lambda transaction: change(transaction, *args, **kwargs), durable=True
+            lambda transaction: change(transaction, *args, **kwargs), durable=not self.is_relaxed
         )
         self._settling.poke()
         return result
@@ -537,7 +658,7 @@ class Vault:
         self, works: Sequence[Callable[[Transaction], T]], *, durable: bool = False
     ) -> list[T | Failure]:
         """Apply several changes in one transaction; each fails alone."""
-        results = self._journal.run_all(works, durable=durable)
+        results = self._journal.run_all(works, durable=durable and not self.is_relaxed)
         self._settling.poke()
         return results
 
@@ -554,7 +675,8 @@ class Vault:
 
     def sync(self) -> None:
         """Make everything that was applied so far durable."""
-        self._journal.sync()
+        if not self.is_relaxed:
+            self._journal.sync()
 
     def settle(self) -> None:
         """Place everything that was published so far."""
@@ -571,6 +693,31 @@ class Vault:
         with self.read() as db:
             story = make_story(db, scope_node, node, known, reason=reason, process=process, uid=uid)
         return save_draft(self.layout, draft, self.clock_us(), story)
+
+    def check_file_size(self, size: int) -> None:
+        """Refuse a file that is larger than was allowed, or than the disk could ever hold.
+
+        So is one of a petabyte of holes, which would take days to hash. Raises `TooLarge`.
+        """
+        if self.max_file_bytes is not None and size > self.max_file_bytes:
+            raise TooLarge(
+                f"a file of {size} bytes is over the limit of this vault, {self.max_file_bytes} "
+                "(max_file_bytes)"
+            )
+        if size > self._disk_bytes:
+            found = os.statvfs(self.layout.root)
+            # Some file systems do not know.
+            self._disk_bytes = found.f_frsize * found.f_blocks or sys.maxsize
+            if size > self._disk_bytes:
+                raise TooLarge(
+                    f"a file of {size} bytes: the disk under the vault has {self._disk_bytes} in "
+                    "all"
+                )
+
+    def _fill(self, draft: Draft, stream: BinaryIO) -> None:
+        while chunk := stream.read(_STREAM_CHUNK_BYTES):
+            self.check_file_size(draft.size + len(chunk))
+            draft.append(chunk)
 
     def _walk(self, node: int, prefix: bytes) -> Iterator[tuple[int, bytes, tree.Entry]]:
         """What a scope's directory holds, depth first, directories after their contents.
@@ -593,11 +740,6 @@ class Vault:
                 return
 
 
-def _fill(draft: Draft, stream: BinaryIO) -> None:
-    while chunk := stream.read(_STREAM_CHUNK_BYTES):
-        draft.append(chunk)
-
-
 def _read_whole(reader: PayloadReader) -> bytes:
     try:
         return reader.read(0, reader.size)
@@ -613,13 +755,13 @@ def _program_name() -> str:
 
 def _apply_put(
     transaction: Transaction, owner: str, scope: Scope, name: bytes | None, mtime_ns: int | None,
-    sealed: Sealed, writer: str,
+    sealed: Sealed, writer: str, metadata: str | None = None,
 ) -> Version:  # fmt: skip
     """Publish a payload, making the directories that its scope and name need."""
     db = transaction.db
     scope_node = changes.ensure_scope(transaction, scope)
     write = Write(owner, scope_node, None, None, None, changes.FILE_MODE, mtime_ns, sealed,
-                  writer_uid=os.getuid(), writer=writer)  # fmt: skip
+                  writer_uid=os.getuid(), writer=writer, metadata=metadata)  # fmt: skip
     if name is None:
         return publish.apply_publish(transaction, write)
     parent = scope_node
@@ -636,14 +778,44 @@ def _apply_put(
     if place is not None:
         check_file_place(place, base)
     write.parent, write.name = parent, base
-    entry = tree.find_child(db, parent, base)
-    if entry is None:
+    found = tree.find_link(db, parent, base)
+    if found is None:
         write.node = rows.allocate_nodes(transaction, 1)
-    elif entry.kind is NodeKind.FILE:
-        write.node, write.mode = entry.node, entry.mode
+    elif found[1] is NodeKind.FILE:
+        write.node = found[0]
+        write.mode = rows.load_entry(db, write.node).mode
     else:
         raise IsADirectory(f"{show_name(name)} is there already, and is no file")
     return publish.apply_publish(transaction, write)
+
+
+def _apply_put_once(
+    transaction: Transaction, owner: str, scope: Scope, name: bytes | None, sealed: Sealed,
+    writer: str, metadata: str | None, once: Once | None,
+) -> Stored:  # fmt: skip
+    """Publish a payload, unless the same request was answered before: then with that answer."""
+    known = find_receipt(transaction.db, once, transaction.now_us) if once is not None else None
+    if known is not None:
+        return known
+    version = _apply_put(transaction, owner, scope, name, None, sealed, writer, metadata)
+    stored = Stored(version.scope, version.collected_us)
+    if once is not None:
+        record_receipt(transaction, once, stored)
+    return stored
+
+
+def _apply_end_name(transaction: Transaction, scope: Scope, name: bytes) -> bool:
+    db = transaction.db
+    node = tree.find_scope_node(db, scope.raw)
+    *folders, base = name.split(b"/")
+    for folder in folders:
+        entry = None if node is None else tree.find_child(db, node, folder)
+        node = entry.node if entry is not None and entry.kind is NodeKind.FOLDER else None
+    entry = None if node is None else tree.find_child(db, node, base)
+    if node is None or entry is None or entry.kind.is_directory:
+        return False
+    changes.apply_unlink(transaction, node, base)
+    return True
 
 
 def _apply_put_unless_shown(

@@ -1,6 +1,7 @@
 """What scopefs costs, side by side in one run: medians, and ratios of medians.
 
-Three jobs: create, write and close 1 KiB; `cp` of a large file; `ls -l` of many files. Each through
+Three jobs: create, write and close 1 KiB, alone and by several writers at once; `cp` of a large file;
+`ls -l` of many files. Each through
 the mount, and on the backing file system, plain and "by hand"; through the library; and through
 the floor, a file system in memory that is made with pyfuse3 and trio too and does nothing else.
 
@@ -21,45 +22,12 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-import apsw
 from bench_places import Places, open_places
+from bench_writers import DATA, WRITERS, create, make_by_hand, measure_together
 
 from scopefs.store import index
 
-DATA = os.urandom(512) * 2
-
 Way = Callable[[], object]
-
-
-def make_by_hand(directory: Path) -> Callable[[int], None]:
-    """Make files without scopefs, as durably."""
-    db = apsw.Connection(str(directory / "index.db"))
-    for statement in (
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "CREATE TABLE files(id INTEGER PRIMARY KEY, path TEXT, at INTEGER)",
-    ):
-        db.execute(statement).fetchall()
-
-    def make(number: int) -> None:
-        path = directory / f"f{number}"
-        create(path.with_name(f"{path.name}.tmp"), sync=True)
-        os.rename(f"{path}.tmp", path)
-        fd = os.open(directory, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
-        db.execute("INSERT INTO files(path, at) VALUES(?, ?)", (str(path), number))
-
-    return make
-
-
-def create(path: Path, *, sync: bool = False) -> None:
-    """Create, write and close a file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    os.write(fd, DATA)
-    if sync:
-        os.fsync(fd)
-    os.close(fd)
 
 
 def measure(
@@ -94,6 +62,19 @@ def measure_creating(places: Places, rounds: int, files: int) -> dict[str, float
         rounds,
         files,
     )
+
+
+def measure_writers(places: Places, rounds: int, files: int) -> dict[str, float]:
+    """Create + write 1 KiB + close, by several writers at once."""
+    by_hand = places.backing / "by hand, together"
+    mount = places.mount / "Together"
+    by_hand.mkdir()
+    mount.mkdir()
+    make_by_hand(by_hand)
+    return measure_together(
+        by_hand, mount, lambda name: places.library.put("bench.together", DATA, name=name),
+        rounds, files // WRITERS,
+    )  # fmt: skip
 
 
 def measure_copying(places: Places, rounds: int, megabytes: int) -> dict[str, float]:
@@ -182,6 +163,8 @@ def main() -> None:
         created = measure_creating(places, options.rounds, options.files)
         show("create + write 1 KiB + close", created, "us", 1e6)
         show_parts(created)
+        together = measure_writers(places, options.rounds, options.files)
+        show(f"the same, {WRITERS} writers, per file", together, "us", 1e6)
         copied = measure_copying(places, options.rounds, options.megabytes)
         show(f"cp of {options.megabytes} MiB", copied, "ms", 1e3)
         listed = measure_listing(places, options.rounds, options.names)

@@ -44,7 +44,7 @@ def open_places() -> Iterator[Places]:
         backing = here / "backing"
         backing.mkdir()
         floor = stack.enter_context(_mounted_floor(here / "floor"))
-        point = stack.enter_context(_mounted_vault(here / "mounted", here / "mnt"))
+        point = stack.enter_context(mounted_vault(here / "mounted", here / "mnt"))
         scope = point / "bench" / "files"
         scope.mkdir(parents=True)
         library = stack.enter_context(Vault.open(here / "library", create=True))
@@ -70,9 +70,10 @@ def _mounted_floor(point: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _mounted_vault(vault: Path, point: Path) -> Iterator[Path]:
+def mounted_vault(vault: Path, point: Path, *options: str) -> Iterator[Path]:
+    """A new vault, mounted."""
     program = [sys.executable, "-m", "scopefs"]
-    subprocess.run([*program, "mount", "--vault", vault, point], check=True)
+    subprocess.run([*program, "mount", "--vault", vault, *options, point], check=True)
     try:
         yield point
     finally:

@@ -24,7 +24,7 @@ import pytest
 from starlette.applications import Starlette
 
 from scopefs import Vault
-from scopefs.api.routes import DATA_INGEST_MAX_SIZE, DEFAULT_MAX_SIZE, build_app
+from scopefs.api.routes import DATA_INGEST_MAX_SIZE, DEFAULT_MAX_SIZE, HttpOptions, build_app
 from scopefs.errors import InvalidEnvelope, InvalidScope, Unavailable
 from scopefs.model.envelope import (
     Envelope,
@@ -519,14 +519,14 @@ def test_body_limit_2_exceeded(served: tuple[Server, Path]) -> None:
     server, vault = served
     response = server.post("limit.exceeded", object_of(DATA_INGEST_MAX_SIZE + 1))
     assert response.status_code == 413
-    assert response.json().keys() == {"error", "message"}
+    assert response.json().keys() == {"error", "message", "details"}
     assert response.json()["error"] == "CONTENT_TOO_LARGE"
     assert find_rows(vault, "limit.exceeded") == []
 
 
 def test_body_limit_2_exceeded_by_announcement(served: tuple[Server, Path]) -> None:
     """A body that is announced as too long is refused before it is sent."""
-    head = "POST /v1/data/limit.announced HTTP/1.1\r\nHost: vault\r\n"
+    head = "POST /v1/data/limit.announced HTTP/1.1\r\nHost: localhost\r\n"
     length = f"Content-Length: {DATA_INGEST_MAX_SIZE + 1}\r\n\r\n"
     with socket.create_connection(served[0].address, timeout=PATIENCE_S) as connection:
         connection.sendall(f"{head}{length}".encode())
@@ -664,7 +664,7 @@ def test_other_routes_are_not_there(served: tuple[Server, Path]) -> None:
     other = httpx.put(f"{url}/v1/data/route.put", content=b"{}")
     assert (unknown.status_code, unknown.json()["error"]) == (404, "NOT_FOUND")
     assert (other.status_code, other.json()["error"]) == (405, "METHOD_NOT_ALLOWED")
-    assert unknown.json().keys() == other.json().keys() == {"error", "message"}
+    assert unknown.json().keys() == other.json().keys() == {"error", "message", "details"}
 
 
 # Task 3.3: start-up
@@ -686,10 +686,10 @@ def test_bootstrap_2_clean_up(vault: Vault) -> None:
 
 async def test_bootstrap_3_app_answers(vault: Vault) -> None:
     """The application of an open vault answers a post to test.scope with 201."""
-    app = build_app(vault)
+    app = build_app(vault, HttpOptions(needs_token=False))
     assert isinstance(app, Starlette)
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://vault") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.post("/v1/data/test.scope", content=b'{"hello":"world"}')
     assert response.status_code == 201
     assert vault.get("test.scope").collected_at == response.json()["collectedAt"]
@@ -751,7 +751,7 @@ def test_verification_8_open_request(start_server: Callable[..., Server], tmp_pa
     server = start_server("--vault", str(vault))
     body = object_of(1_000_000)
     with socket.create_connection(server.address, timeout=PATIENCE_S) as connection:
-        head = "POST /v1/data/test.scope HTTP/1.1\r\nHost: vault\r\nConnection: close\r\n"
+        head = "POST /v1/data/test.scope HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:500_000])
         wait_until(lambda: staged_files(vault) != [])
         server.interrupt()

@@ -1,125 +1,201 @@
-"""The routes. Source: docs/semantics.md, T2."""
+"""The table of paths, from which the routes and /openapi.json are made. Source: semantics T2 ff.
 
-import logging
+Each operation names the right that it takes and what it is about; that is checked here, in this
+order: credential (`Door`), right and scope, announced size, body.
+"""
+
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from scopefs import __version__
-from scopefs.api.statuses import to_status
-from scopefs.errors import InvalidBody, ScopefsError, TooLarge
-from scopefs.model.envelope import Receipt
-from scopefs.model.payload import Kind
-from scopefs.model.scope import Scope, parse_scope
-from scopefs.store.drafts import Draft
-from scopefs.store.index import Version
+from scopefs.api import ingest, reading, wire
+from scopefs.api.access import Origins, Tokens
+from scopefs.api.access_log import AccessLog
+from scopefs.api.bodies import (
+    DATA_INGEST_MAX_SIZE,
+    DEFAULT_MAX_SIZE,
+    check_announced,
+    drop_body,
+)
+from scopefs.api.commits import Commits
+from scopefs.api.content import reply
+from scopefs.api.context import Asked, HttpOptions, Served
+from scopefs.api.door import Door, answer_error
+from scopefs.api.feed import Feed
+from scopefs.api.metrics import Metrics
+from scopefs.api.openapi import Answer, Described, Parameter, describe
+from scopefs.model.scope import parse_scope
+from scopefs.store.tokens import Right
 from scopefs.vault import Vault
 
-DATA_INGEST_MAX_SIZE = 50 * 1024 * 1024
-"""Largest body of a POST of data, in bytes."""
+__all__ = ["DATA_INGEST_MAX_SIZE", "DEFAULT_MAX_SIZE", "HttpOptions", "build_app"]
 
-DEFAULT_MAX_SIZE = 1 * 1024 * 1024
-"""Largest body of any other request, in bytes."""
+Handler = Callable[[Served, Asked, Request], Awaitable[Response]]
 
-_INLINE_WRITE_BYTES = 65_536
-_LOG = logging.getLogger(__name__)
-_JSON = "application/json"
-
-
-class ErrorBody(msgspec.Struct):
-    """The one shape of every error."""
-
-    error: str
-    message: str
-
-
-class Health(msgspec.Struct):
-    """The answer of /health; uptime in seconds."""
-
-    status: str
-    version: str
-    uptime: float
+_LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 1000},
+                   "How many at most; 50 unless told.")  # fmt: skip
+_OFFSET = Parameter("offset", "query", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+                    "How many to pass over.")  # fmt: skip
+_PREFIX = Parameter("scopePrefix", "query", {"type": "string"},
+                    "Scopes that begin with it; it ends at a segment.")  # fmt: skip
+_KEY = Parameter("Idempotency-Key", "header",
+                 {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                 "The same request again gets the same answer.")  # fmt: skip
+_RANGE = Parameter("Range", "header", {"type": "string"}, "`bytes=first-last`.")
+_ETAG = Parameter("If-None-Match", "header", {"type": "string"}, "An ETag that is known.")
+_SINCE = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
 
-def build_app(vault: Vault) -> Starlette:
-    """The ASGI application of one vault."""
-    started = time.monotonic()
+@dataclass(frozen=True, slots=True)
+class Operation(Described):
+    """A line of the table."""
 
-    async def ingest(request: Request) -> Response:
-        scope = parse_scope(request.path_params["scope"])
-        with vault.new_draft() as draft:
-            await _receive_body(request, draft, DATA_INGEST_MAX_SIZE)
-            version = await trio.to_thread.run_sync(_store_document, vault, scope, draft)
-        return _reply(201, Receipt(version.scope, version.collected_at))
+    handler: Handler
+    right: Right | None = Right.READ
+    about: Literal["scope", "vault", "all"] = "scope"
+    """A scope; the vault as a whole, for which the token must be; or what the token is for."""
+    takes_data: bool = False
 
-    async def health(request: Request) -> Response:
-        await trio.to_thread.run_sync(vault.status)
-        return _reply(200, Health("healthy", __version__, round(time.monotonic() - started, 3)))
 
-    return Starlette(
-        routes=[
-            Route("/v1/data/{scope:path}", _guard(ingest), methods=["POST"]),
-            Route("/health", _guard(health), methods=["GET"]),
-        ],
+_RAW = Answer("The bytes.", media_type="*/*")
+_GONE = Answer("Done, or there was nothing to be done.")
+_CREATED = Answer("Stored, durably.", wire.Stored)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/v1/data", "List scopes.", {200: Answer("A page.", wire.ScopePage)},
+              reading.list_scopes, parameters=(_PREFIX, _LIMIT, _OFFSET), about="all"),
+    Operation("POST", "/v1/data/{scope}", "Store a JSON object, or anything else as a blob.",
+              {201: _CREATED}, ingest.store_data, right=Right.WRITE, takes_data=True,
+              bodies={"application/json": {"type": "object"},
+                      "application/octet-stream": {"type": "string", "format": "binary",
+                                                   "minLength": 1}},
+              parameters=(_KEY,)),
+    Operation("GET", "/v1/data/{scope}", "Read an envelope, or with `content=raw` the payload.",
+              {200: Answer("The envelope, or the bytes.", wire.Envelope, "*/*"), 206: _RAW,
+               304: Answer("It is what is known.")}, reading.read_data,
+              parameters=(
+                  Parameter("at", "query", {"type": "string", "format": "date-time"},
+                            "The newest at or before that."),
+                  Parameter("version", "query",
+                            {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "That one."),
+                  Parameter("content", "query", {"enum": ["raw", "envelope"]}, "What of it."),
+                  _RANGE, _ETAG)),
+    Operation("DELETE", "/v1/data/{scope}", "Move all of a scope to the trash.", {204: _GONE},
+              ingest.delete_scope, right=Right.WRITE),
+    Operation("GET", "/v1/data/{scope}/versions", "List versions, newest first.",
+              {200: Answer("A page.", wire.VersionPage)}, reading.list_versions,
+              parameters=(_LIMIT, _OFFSET)),
+    Operation("GET", "/v1/data/{scope}/names", "List names, and what they show.",
+              {200: Answer("A page.", wire.NamePage)}, reading.list_names,
+              parameters=(_LIMIT, _OFFSET)),
+    Operation("GET", "/v1/data/{scope}/names/{name}", "Read what a name shows.",
+              {200: _RAW, 206: _RAW, 304: Answer("It is what is known.")}, reading.read_name,
+              parameters=(_RANGE, _ETAG)),
+    Operation("PUT", "/v1/data/{scope}/names/{name}", "Write a name: a new version.",
+              {201: _CREATED}, ingest.store_name, right=Right.WRITE, takes_data=True,
+              bodies={"application/octet-stream": {"type": "string", "format": "binary",
+                                                   "minLength": 1}},
+              parameters=(_KEY,)),
+    Operation("DELETE", "/v1/data/{scope}/names/{name}", "End a name; its versions stay.",
+              {204: _GONE}, ingest.delete_name, right=Right.WRITE),
+    Operation("GET", "/v1/events", "Follow events, as server-sent events.",
+              {200: Answer("Events, without an end.", media_type="text/event-stream")},
+              reading.follow_events, about="all",
+              parameters=(Parameter("since", "query", _SINCE, "Those after this number."),
+                          Parameter("Last-Event-ID", "header", _SINCE, "The same, and first."),
+                          _PREFIX)),
+    Operation("GET", "/v1/access-logs", "List who read or wrote what, newest first.",
+              {200: Answer("A page.", wire.AccessPage)}, reading.list_accesses, about="vault",
+              parameters=(_LIMIT, _OFFSET)),
+    Operation("GET", "/health", "Whether the vault can be used.",
+              {200: Answer("It can.", wire.Health)}, reading.tell_health, right=None),
+    Operation("GET", "/metrics", "Counters, for Prometheus.",
+              {200: Answer("Metrics.", media_type="text/plain")}, reading.tell_metrics,
+              about="vault"),
+)  # fmt: skip
+
+
+def build_app(
+    vault: Vault, options: HttpOptions | None = None, stop: trio.Event | None = None
+) -> Starlette:
+    """The ASGI application of one vault. `stop`: streams end when it is set."""
+    options = options or HttpOptions()
+    config = vault.config.http
+    served = Served(
+        vault, options,
+        Origins(frozenset((*options.hosts, *config.hosts)), frozenset(config.origins),
+                options.is_unix),
+        AccessLog(vault.layout.logs, vault.clock_us), Metrics(vault), Commits(vault), Feed(vault),
+        trio.Event() if stop is None else stop, time.monotonic(),
+    )  # fmt: skip
+    tokens = Tokens(vault.layout) if options.needs_token else None
+    paths: dict[str, list[Operation]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, []).append(operation)
+    routes = [_make_route(served, path, operations) for path, operations in paths.items()]
+    description = describe(OPERATIONS)
+
+    async def tell_description(request: Request) -> Response:
+        _asked(request).route = "/openapi.json"
+        return reply(200, description)
+
+    routes.append(Route("/openapi.json", tell_description, methods=["GET"]))
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Door, served=served, tokens=tokens)],
         exception_handlers={HTTPException: _answer_http_exception},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
-async def _receive_body(request: Request, draft: Draft, limit: int) -> None:
-    """Stream a body into a draft. Raises `TooLarge` as soon as that is known."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise TooLarge(f"the body has {declared} bytes, more than {limit}")
-    async for chunk in request.stream():
-        if draft.size + len(chunk) > limit:
-            raise TooLarge(f"the body has more than {limit} bytes")
-        if draft.size + len(chunk) <= _INLINE_WRITE_BYTES:
-            draft.append(chunk)
-        else:
-            await trio.to_thread.run_sync(draft.append, chunk)
+def _make_route(served: Served, path: str, operations: Sequence[Operation]) -> Route:
+    by_method = {operation.method: operation for operation in operations}
+
+    async def handle(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await _run(served, by_method[method], request)
+
+    template = path.replace("{name}", "{name:path}")
+    return Route(template, handle, methods=list(by_method))
 
 
-def _store_document(vault: Vault, scope: Scope, draft: Draft) -> Version:
-    """Store a body that is one JSON object. Raises `InvalidBody` for any other."""
-    if draft.seal(None).kind is not Kind.DOCUMENT:
-        raise InvalidBody("the body is not one JSON object")
-    return vault.put_draft(scope, draft, writer="http")
+async def _run(served: Served, operation: Operation, request: Request) -> Response:
+    asked = _asked(request)
+    asked.route = operation.path
+    parameters: Mapping[str, str] = request.path_params
+    if operation.right is not None:
+        principal = asked.principal
+        principal.check_right(operation.right)
+        if "scope" in parameters:
+            scope = parse_scope(parameters["scope"])
+            asked.scope = scope.raw
+            principal.check_scope(scope)
+        elif operation.about == "vault":
+            principal.check_scope(None)
+    if operation.takes_data:
+        check_announced(request, served.options.max_body)
+    else:
+        check_announced(request, DEFAULT_MAX_SIZE)
+        await drop_body(request, DEFAULT_MAX_SIZE)
+    return await operation.handler(served, asked, request)
 
 
-def _guard(
-    handler: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    """Turn whatever a handler raises into the one shape of errors."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except HTTPException:
-            raise
-        except Exception as error:
-            status, code = to_status(error)
-            if isinstance(error, ScopefsError):
-                return _reply(status, ErrorBody(code, str(error)))
-            _LOG.exception("%s %s failed", request.method, request.url.path)
-            return _reply(status, ErrorBody(code, "the request failed; the log says why"))
-
-    return guarded
+def _asked(request: Request) -> Asked:
+    asked = request.scope["scopefs"]
+    assert isinstance(asked, Asked)
+    return asked
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """Unknown routes and methods."""
-    assert isinstance(error, HTTPException)
-    code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "INVALID_QUERY")
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return _reply(error.status_code, ErrorBody(code, message), dict(error.headers or {}))
-
-
-def _reply(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status, headers, media_type=_JSON)
+    return answer_error(error, f"{request.method} {request.url.path}")

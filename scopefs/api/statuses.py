@@ -1,4 +1,7 @@
-"""Errors as HTTP wants them: one table, total over scopefs.errors."""
+"""Errors as HTTP wants them: one table, total over scopefs.errors.
+
+What only HTTP knows has a table of its own: statuses without a class of error.
+"""
 
 import errno
 
@@ -10,6 +13,7 @@ STATUSES: dict[type[errors.ScopefsError], tuple[int, str]] = {
     errors.InvalidQuery: (400, "INVALID_QUERY"),
     errors.BadRequest: (400, "INVALID_BODY"),
     errors.NotFound: (404, "NOT_FOUND"),
+    errors.MissingAuth: (401, "MISSING_AUTH"),
     errors.Forbidden: (403, "FORBIDDEN"),
     errors.VersionImmutable: (405, "METHOD_NOT_ALLOWED"),
     errors.Conflict: (409, "CONFLICT"),
@@ -20,6 +24,14 @@ STATUSES: dict[type[errors.ScopefsError], tuple[int, str]] = {
     errors.Unavailable: (503, "UNAVAILABLE"),
     errors.ScopefsError: (500, "INTERNAL_ERROR"),
 }
+
+HTTP_CODES = {
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    408: "TIMEOUT",
+    416: "RANGE_NOT_SATISFIABLE",
+}
+"""Codes of what has no class: an unknown route or method, a body that stands still, a range."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -29,7 +29,10 @@ COMMANDS = {
     "export": "Write scopes as plain files, or as an archive.",
     "import": "Add what an export or another vault holds.",
     "serve": "Serve the HTTP door without a mount.",
+    "token": "Say who may use the HTTP door.",
     "settle": "Place all published versions in the hierarchy now.",
+    "verify": "Check that everything in the vault is whole.",
+    "reindex": "Make a lost or damaged index again.",
 }
 """Name and one-line help of every command; its code is in the module of that name."""
 

@@ -34,7 +34,7 @@ def command(
         scopefs get instagram.profile --name profile.json --at 2026-01-21
         scopefs get instagram.profile --stamp 2026-01-21T10-00-00Z --envelope
     """
-    from scopefs.store.payloads import PayloadReader
+    from scopefs.store.readers import PayloadReader
     from scopefs.vault import Vault
 
     def copy(reader: PayloadReader, target: BinaryIO) -> None:

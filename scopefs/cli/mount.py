@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +14,7 @@ from scopefs.cli.exits import to_exit_code
 from scopefs.cli.options import (
     absolute,
     default_mountpoint,
-    http_auth_option,
+    http_options,
     json_option,
     print_json,
     vault_option,
@@ -29,12 +30,21 @@ _READY_VARIABLE = "SCOPEFS_READY_FD"
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 @click.option("-o", "options", metavar="OPTIONS", multiple=True,
               help="Mount options, separated by commas: allow_other.")  # fmt: skip
+@click.option("--durability", type=click.Choice(["strict", "relaxed"]), default="strict",
+              show_default=True, help="relaxed: nothing waits for the disk; for bulk loads. A "
+              "power cut may take the last five seconds.")  # fmt: skip
+@click.option("--read-check/--no-read-check", "check_reads", default=True,
+              help="Compare what is read with its hash, always or (over 64 KiB) never.  "
+              "[default: always]")  # fmt: skip
+@click.option("--max-file-bytes", type=click.IntRange(min=1), metavar="BYTES",
+              help="The largest file.  [default: config.toml's, else the disk's size]")  # fmt: skip
 @click.option("--http", metavar="HOST:PORT", help="Serve the HTTP door as well.")
-@http_auth_option
+@http_options
 @json_option
 def command(
     vault_path: Path, mountpoint: str | None, foreground: bool, options: tuple[str, ...],
-    http: str | None, http_auth: str | None, as_json: bool,
+    durability: str, check_reads: bool, max_file_bytes: int | None, http: str | None,
+    http_auth: str, http_max_body: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Mount a vault as a directory, making both if they are missing.
 
@@ -49,13 +59,16 @@ def command(
         scopefs umount ~/vault
     """
     point = absolute(mountpoint) if mountpoint else default_mountpoint()
-    allow_other = _parse_options(options)
+    settings = {
+        "allow_other": _parse_options(options), "durability": durability,
+        "check_reads": check_reads, "max_file_bytes": max_file_bytes,
+    }  # fmt: skip
     if http is not None:
         from scopefs.cli.serve import parse_http
 
-        parse_http(http, http_auth)
+        parse_http(http, http_auth, http_max_body)
     if foreground or _READY_VARIABLE in os.environ:
-        _run(vault_path, point, allow_other, http, http_auth)
+        _run(vault_path, point, http, (http_auth, http_max_body), settings)
     else:
         _run_in_background(vault_path, point)
         if as_json:
@@ -75,13 +88,17 @@ def _parse_options(options: tuple[str, ...]) -> bool:
 
 
 def _run(
-    vault_path: Path, point: Path, allow_other: bool, http: str | None, http_auth: str | None
-) -> None:
-    """Serve the mount in this process; tell whoever started it how that began."""
+    vault_path: Path, point: Path, http: str | None, http_settings: tuple[str, int],
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """Serve the mount in this process; tell whoever started it how that began.
+
+    `settings`: further members of `MountOptions`.
+    """
     from scopefs.cli.serve import parse_http
     from scopefs.daemon import MountOptions, logging_to, run_mount
 
-    address = parse_http(http, http_auth) if http is not None else None
+    address, door = parse_http(http, *http_settings) if http is not None else (None, None)
     ready_fd = os.environ.pop(_READY_VARIABLE, None)
     starter = _Starter(int(ready_fd)) if ready_fd is not None else None
     log = vault_path / "logs" / "scopefs.log" if starter is not None else None
@@ -90,7 +107,7 @@ def _run(
     try:
         with logging_to(log):
             run_mount(
-                vault_path, point, MountOptions(allow_other, address),
+                vault_path, point, MountOptions(http=address, http_options=door, **settings),
                 starter.ready if starter is not None else lambda: None,
             )  # fmt: skip
     except (ScopefsError, OSError) as error:

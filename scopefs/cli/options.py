@@ -41,11 +41,16 @@ def vault_option(command: _Command) -> _Command:
     )(command)  # fmt: skip
 
 
-def http_auth_option(command: _Command) -> _Command:
-    """`--http-auth none`."""
+def http_options(command: _Command) -> _Command:
+    """`--http-auth token|none`, `--http-max-body BYTES`."""
+    command = click.option(
+        "--http-max-body", type=click.IntRange(min=1), default=52_428_800, show_default=True,
+        metavar="BYTES", help="The largest payload that is taken over HTTP.",
+    )(command)  # fmt: skip
     return click.option(
-        "--http-auth", type=click.Choice(["none"]),
-        help="Who may use the HTTP door: `none` asks nobody, and is needed for now.",
+        "--http-auth", type=click.Choice(["token", "none"]), default="token", show_default=True,
+        help="Who may use the HTTP door: whoever has a token (see `scopefs token`), or everybody "
+        "on this machine.",
     )(command)  # fmt: skip
 
 

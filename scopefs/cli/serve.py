@@ -6,25 +6,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scopefs.cli.options import http_auth_option, json_option, vault_option
+from scopefs.cli.options import http_options, json_option, vault_option
 from scopefs.errors import InvalidQuery
 
 if TYPE_CHECKING:
+    from scopefs.api.context import HttpOptions
     from scopefs.api.server import HttpAddress
 
 
 @click.command("serve")
 @vault_option
-@click.option("--http", metavar="HOST:PORT", required=True, help="Where to listen.")
-@http_auth_option
+@click.option("--http", metavar="HOST:PORT", required=True,
+              help="Where to listen; unix:/PATH for a Unix socket.")  # fmt: skip
+@http_options
 @json_option
-def command(vault_path: Path, http: str, http_auth: str | None, as_json: bool) -> None:
+def command(
+    vault_path: Path, http: str, http_auth: str, http_max_body: int, as_json: bool
+) -> None:
     """Serve the HTTP door without a mount, until Ctrl+C.
+
+    Who asks needs a token: `scopefs token show` tells the default one.
 
     \b
     Example:
-        scopefs serve --http 127.0.0.1:8080 --http-auth none
+        scopefs serve --http 127.0.0.1:8080
         curl -X POST http://127.0.0.1:8080/v1/data/test.scope \\
+             -H "Authorization: Bearer $(scopefs token show)" \\
              -H 'Content-Type: application/json' -d '{"hello":"world"}'
     """
     from scopefs.daemon import logging_to, run_serve
@@ -32,24 +39,23 @@ def command(vault_path: Path, http: str, http_auth: str | None, as_json: bool) -
     def announce(bound: str) -> None:
         click.echo(json.dumps({"listening": bound}) if as_json else f"listening on {bound}")
 
-    address = parse_http(http, http_auth)
+    address, options = parse_http(http, http_auth, http_max_body)
     with logging_to(None):
-        run_serve(vault_path, address, announce)
+        run_serve(vault_path, address, options, announce)
 
 
-def parse_http(http: str, http_auth: str | None) -> "HttpAddress":
-    """The address to listen on. Raises `InvalidQuery` where nothing would guard the door."""
+def parse_http(
+    http: str, http_auth: str, http_max_body: int
+) -> "tuple[HttpAddress, HttpOptions]":
+    """Where to listen, and how. Raises `InvalidQuery` where nothing would guard the door."""
+    from scopefs.api.context import HttpOptions
     from scopefs.api.server import is_loopback, parse_address
 
     address = parse_address(http)
-    if http_auth != "none":
-        raise InvalidQuery(
-            "the HTTP door has no tokens yet: say --http-auth none to open it to every program "
-            "on this machine"
-        )
-    if not is_loopback(address):
+    if http_auth == "none" and not is_loopback(address):
         raise InvalidQuery(
             f"--http-auth none is allowed on the loopback only, and {address.host} is not: "
-            "use 127.0.0.1"
+            "use 127.0.0.1, or ask for tokens"
         )
-    return address
+    hosts = (address.host.lower(),) if address.host else ()
+    return address, HttpOptions(http_auth == "token", http_max_body, hosts)

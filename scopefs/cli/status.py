@@ -34,10 +34,12 @@ def command(vault_path: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    last = found["lastVersion"]
+    last, backing = found["lastVersion"], found["fileSystem"]
     rows = [
         ("vault", found["vault"]),
         ("mounted", f"{holder['mountpoint']} (process {holder['pid']})" if holder else "no"),
+        ("file system", f"{backing['type']} at {backing['mountpoint']}"),
+        *(("", f"{backing['type']} {warning}") for warning in backing["warnings"]),
         ("scopes", str(found["scopes"])),
         ("versions", f"{found['versions']} ({found['payloadBytes']} bytes)"),
         ("last version", f"{last['scope']} {last['collectedAt']}" if last else "none"),

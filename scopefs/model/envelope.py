@@ -19,7 +19,13 @@ from typing import Any
 import msgspec
 
 from scopefs.errors import InvalidEnvelope, InvalidScope, InvalidTime
-from scopefs.model.payload import Kind, is_json_object, is_utf8
+from scopefs.model.payload import (
+    NESTING_MAX,
+    Kind,
+    is_json_object,
+    is_utf8,
+    measure_nesting,
+)
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.model.stamps import format_collected_at, parse_collected_at
 
@@ -38,6 +44,8 @@ class FileFacts:
     name: bytes | None = None
     """The name within the scope, folders included (`My Photos/a.jpg`); None for a nameless put."""
     mtime_ns: int | None = None
+    metadata: str | None = None
+    """What its sender said about a payload that is no document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ class _WireFile(msgspec.Struct, rename="camel"):
     name: str | None = None
     name_hex: str | None = None
     mtime_ns: int | None = None
+    metadata: str | None = None
 
 
 def create_data_file_envelope(scope: str, collected_at: str, data: bytes) -> Envelope:
@@ -117,6 +126,8 @@ def encode_frame(scope: str, collected_us: int, file: FileFacts) -> tuple[bytes,
         members["filename"] = file.name.rpartition(b"/")[2].decode("utf-8", "replace")
     members["sizeBytes"] = file.size_bytes
     members["contentHash"] = f"0x{file.sha256.hex()}"
+    if file.metadata is not None:
+        members["metadata"] = _as_json(file.metadata)
     members["encoding"] = "base64" if file.kind is Kind.INLINE else "blob"
     text = head + msgspec.json.encode(members)
     if file.kind is Kind.INLINE:
@@ -178,6 +189,18 @@ def decode_envelope(content: bytes) -> Envelope:
     return Envelope(scope, collected_us, data, _decode_file(bytes(wire.file)))
 
 
+def decode_envelope_head(start: bytes) -> Envelope:
+    """Read an envelope of ours from its first bytes, as far as `data`, which is given as `{}`.
+
+    Raises `InvalidEnvelope`, also if the head does not end within `start`.
+    """
+    # A quote within a member would be escaped, so that this stands where `data` begins.
+    head, mark, _ = start.partition(b',"data":')
+    if not mark:
+        raise InvalidEnvelope("not an envelope: it has no member data where it should be")
+    return decode_envelope(head + b',"data":{}}')
+
+
 def find_payload_slice(envelope: Envelope, content: bytes) -> bytes:
     """The stored form of the payload in one of our own envelopes, cut by its recorded size.
 
@@ -208,7 +231,7 @@ def _decode_file(raw: bytes) -> FileFacts | None:
         return None
     if name is None and wire.name is not None:
         name = wire.name.encode("utf-8")
-    return FileFacts(kind, wire.size_bytes, sha256, wire.media_type, name, wire.mtime_ns)
+    return FileFacts(kind, wire.size_bytes, sha256, wire.media_type, name, wire.mtime_ns, wire.metadata)
 
 
 def _encode_head(scope: str, collected_at: str, file: FileFacts | None) -> bytes:
@@ -225,7 +248,20 @@ def _encode_head(scope: str, collected_at: str, file: FileFacts | None) -> bytes
     members["mediaType"] = file.media_type
     if file.mtime_ns is not None:
         members["mtimeNs"] = file.mtime_ns
+    if file.metadata is not None:
+        # As a string: nothing in a head may look like the member `data`.
+        members["metadata"] = file.metadata
     return head + b'"file":' + msgspec.json.encode(members) + b","
+
+
+def _as_json(text: str) -> msgspec.Raw | str:
+    """Text as the JSON that it is; as a string, if it is none, or none that every reader takes."""
+    content = text.encode("utf-8")
+    try:
+        msgspec.json.decode(content, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    return msgspec.Raw(content) if measure_nesting(content) < NESTING_MAX else text
 
 
 def encode_name(name: bytes | None, key: str = "name") -> dict[str, str]:

@@ -10,14 +10,32 @@ docs/format.md lists them. Sequence numbers have no gaps; `at` grows strictly.
 """
 
 import hashlib
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from scopefs.model.stamps import format_collected_at
+from scopefs.errors import InvalidTime
+from scopefs.model.stamps import format_collected_at, parse_collected_at
 
 FIRST_HASH = bytes(32)
 """What the first event names as its predecessor."""
+
+LOST = "lost"
+"""The word of a row that stands for an event which a rebuild has found nowhere; it has no line."""
+
+_LINE = re.compile(rb'\{"seq":(\d{1,18}),"at":"([^"]+)","prev":"([0-9a-f]{64})",(.*)\}', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """A line of events/, taken apart."""
+
+    seq: int
+    at_us: int
+    previous_hash: bytes
+    detail: str
 
 
 def encode_detail(op: str, members: dict[str, Any]) -> str:
@@ -36,6 +54,28 @@ def encode_event_line(seq: int, at_us: int, previous_hash: bytes, detail: str) -
     """The exact line of an event, without its newline."""
     at = format_collected_at(at_us)
     return f'{{"seq":{seq},"at":"{at}","prev":"{previous_hash.hex()}",{detail}}}'.encode()
+
+
+def parse_event_line(line: bytes) -> EventLine | None:
+    """Take a line apart; None if it is none that scopefs has written."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    try:
+        found = EventLine(
+            int(match[1]), parse_collected_at(match[2].decode()), bytes.fromhex(match[3].decode()),
+            match[4].decode(),
+        )  # fmt: skip
+        members = decode_detail(found.detail)
+    except (InvalidTime, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    is_ours = isinstance(members.get("op"), str)
+    return (
+        found
+        if is_ours
+        and line == encode_event_line(found.seq, found.at_us, found.previous_hash, found.detail)
+        else None
+    )
 
 
 def hash_event_line(line: bytes) -> bytes:

@@ -97,6 +97,16 @@ def is_json_object(payload: Buffer) -> bool:
     return measure_nesting(view) <= NESTING_MAX and is_utf8(view)
 
 
+def is_any_json_object(payload: Buffer) -> bool:
+    """Whether the payload is one JSON object, though it may be too large to be a document."""
+    view = memoryview(payload)
+    try:
+        raw = msgspec.json.decode(view, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return bytes(memoryview(raw)[:1]) == b"{" and is_utf8(view)
+
+
 def measure_nesting(payload: Buffer) -> int:
     """How deep arrays and objects nest in a valid JSON text. Needs memory for one chunk only."""
     view = memoryview(payload)

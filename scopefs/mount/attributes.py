@@ -52,18 +52,25 @@ def entry_attributes(entry: Entry, changed_ns: int | None = None) -> pyfuse3.Ent
     `changed_ns`: when an entry was made in a directory of which the index has not heard yet.
     """
     if entry.kind.is_directory:
-        mtime_ns = entry.mtime_ns if changed_ns is None else changed_ns
-        # One link says "unknown", so that find(1) does not count subdirectories by links.
-        found = make_attributes(
-            entry.node, stat.S_IFDIR | entry.mode, 0, mtime_ns, ctime_ns=mtime_ns,
-            entry_timeout_s=DIRECTORY_TIMEOUT_S, attributes_timeout_s=DIRECTORY_TIMEOUT_S,
-        )  # fmt: skip
+        found = directory_entry_attributes(entry.node, entry.mode, entry.mtime_ns, changed_ns)
         found.generation = entry.generation
         return found
     return make_attributes(
         entry.node, _TYPES[entry.kind] | entry.mode, entry.size, entry.mtime_ns,
         ctime_ns=entry.ctime_ns, links=entry.links,
         attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
+    )  # fmt: skip
+
+
+def directory_entry_attributes(
+    node: int, mode: int, mtime_ns: int, changed_ns: int | None
+) -> pyfuse3.EntryAttributes:
+    """Attributes of a directory of the tree."""
+    mtime_ns = mtime_ns if changed_ns is None else changed_ns
+    # One link says "unknown", so that find(1) does not count subdirectories by links.
+    return make_attributes(
+        node, stat.S_IFDIR | mode, 0, mtime_ns, ctime_ns=mtime_ns,
+        entry_timeout_s=DIRECTORY_TIMEOUT_S, attributes_timeout_s=DIRECTORY_TIMEOUT_S,
     )  # fmt: skip
 
 

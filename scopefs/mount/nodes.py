@@ -20,6 +20,7 @@ from scopefs.errors import (
 from scopefs.model.naming import CONTROL_NAME, NodeKind, Place
 from scopefs.mount.attributes import (
     FILE_ATTRIBUTES_TIMEOUT_S,
+    directory_entry_attributes,
     entry_attributes,
     make_attributes,
 )
@@ -128,7 +129,9 @@ class Nodes:
                 entry = self._listed.get((parent, name))
                 if entry is not None:
                     return entry
-            return tree.find_child(db, parent, name)
+            # Most names that are asked for are not there yet: that is found out cheaply.
+            link = tree.find_link(db, parent, name)
+            return tree.find_node(db, link[0]) if link is not None else None
 
     def _note_listed(self, parent: int, page: list[DirectoryEntry], state: tuple[int, int]) -> None:
         if self._listed_at != state or len(self._listed) > _LISTED_MAX:
@@ -179,11 +182,23 @@ class Nodes:
         place, _ = self.place(entry.scope_node)
         return self._open.open(entry, place)
 
+    def attributes(self, number: int) -> EntryAttributes:
+        """The attributes of a node. The kernel asks for a directory's before each CREATE."""
+        with self._vault.read() as db:
+            directory = tree.find_directory(db, number)
+        if directory is None:
+            return self.entry_attributes(self.load_entry(number))
+        return directory_entry_attributes(number, *directory, self._find_changed(number))
+
+    def _find_changed(self, directory: int) -> int | None:
+        """When a file was made in a directory of which the index has not heard yet."""
+        made = [file.created_ns for _, file in self._open.list_unrecorded(directory)]
+        return max((ns for ns in made if ns), default=None)
+
     def entry_attributes(self, entry: Entry) -> EntryAttributes:
         """The attributes of an entry, with what is being written to it."""
         if entry.kind.is_directory:
-            made = [file.created_ns for _, file in self._open.list_unrecorded(entry.node)]
-            return entry_attributes(entry, max((ns for ns in made if ns), default=None))
+            return entry_attributes(entry, self._find_changed(entry.node))
         file = self._open.find(entry.node)
         if file is not None and (file.draft is not None or file.unrecorded):
             return self.file_attributes(file, links=entry.links)

@@ -16,8 +16,8 @@ from scopefs.model.naming import Place
 from scopefs.model.sessions import FailedWrite
 from scopefs.mount.writers import Writer
 from scopefs.store.drafts import Draft
-from scopefs.store.payloads import PayloadReader
 from scopefs.store.publish import Sealed, StagedState
+from scopefs.store.readers import PayloadReader
 from scopefs.store.tree import Entry
 
 _KNOWN_CACHES = 65_536
@@ -49,6 +49,8 @@ class OpenFile:
     handles: "set[Handle]" = field(default_factory=set)
     writers: int = 0
     draft: Draft | None = None
+    closed: bool = False
+    """Whether it was flushed since its last change."""
     dirty: bool = False
     """Whether the draft has changed since it was last made durable."""
     sid: int | None = None
@@ -75,7 +77,7 @@ class OpenFile:
     @property
     def is_closed(self) -> bool:
         """Whether all that was written is durable since a close, and waits for its RELEASE."""
-        return self.draft is not None and not self.dirty and self.state is StagedState.CLOSED
+        return self.draft is not None and self.closed and not self.is_doomed
 
     @property
     def is_doomed(self) -> bool:
@@ -100,6 +102,7 @@ class OpenFile:
             self.draft = None
         self.reader = None
         self.turn += 1
+        self.closed = False
         self.dirty = False
         self.killed = False
         self.failed = None
@@ -140,6 +143,8 @@ class Handle:
     writer: Writer | None = None
     """The process that opened it."""
     wrote: bool = False
+    refused: FailedWrite | None = None
+    """A write that failed before the handle had a part in a session."""
 
     @property
     def is_writable(self) -> bool:

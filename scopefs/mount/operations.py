@@ -19,6 +19,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, InodeT, ModeT, RequestContext
 
 from scopefs.errors import (
+    Damaged,
     InvalidName,
     NameExists,
     NotEmpty,
@@ -34,18 +35,21 @@ from scopefs.mount.nodes import Nodes
 from scopefs.mount.open_files import Handle, OpenFiles
 from scopefs.mount.publication import Publisher
 from scopefs.mount.refusals import Refusals
-from scopefs.mount.sessions import INLINE_READ_BYTES, Sessions
-from scopefs.mount.threads import in_thread
+from scopefs.mount.sessions import Sessions
+from scopefs.mount.threads import in_thread, read_at
 from scopefs.mount.trash_view import PartialView, TrashView
 from scopefs.mount.views import Listed, Views, load_version
 from scopefs.mount.writers import Writer, Writers
 from scopefs.store import changes, payloads, tree
-from scopefs.store.payloads import BytesReader, PayloadReader
+from scopefs.store.readers import BytesReader, PayloadReader
 from scopefs.store.trash import apply_delete_version
 from scopefs.store.withdraw import apply_withdraw
 from scopefs.vault import Vault
 
 _LOG = logging.getLogger(__name__)
+_TOLD_DAMAGE_MAX = 10_000
+_TOLD_ERRNOS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Trouble of the disk, which its owner finds in the log."""
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
@@ -63,8 +67,8 @@ def _handler(handler: _Handler) -> _Handler:
                 self.note_refusal(handler.__name__, args, error)
             elif not is_expected(error):
                 _LOG.exception("%s failed", handler.__name__)
-            elif to_errno(error) in (errno.EIO, errno.ENOSPC, errno.EROFS):
-                _LOG.error("%s: %s", handler.__name__, error)
+            elif to_errno(error) in _TOLD_ERRNOS:
+                self.note_failure(handler.__name__, error)
             raise pyfuse3.FUSEError(to_errno(error)) from error
 
     return cast(_Handler, wrapped)
@@ -115,6 +119,17 @@ class Operations(pyfuse3.Operations):
         self._handles: dict[int, Handle | ImportHandle | _ReadHandle | _Listing] = {}
         self._next_handle = 1
         self._unsettled_opens: set[int] = set()
+        self._told_damage: set[str] = set()
+
+    def note_failure(self, operation: str, error: Exception) -> None:
+        """Log what the vault could not do. A damaged file is told of once: readers ask for more."""
+        if isinstance(error, Damaged):
+            if str(error) in self._told_damage:
+                return
+            if len(self._told_damage) >= _TOLD_DAMAGE_MAX:
+                self._told_damage.clear()
+            self._told_damage.add(str(error))
+        _LOG.error("%s: %s", operation, error)
 
     def note_refusal(self, operation: str, args: Sequence[Any], error: InvalidName) -> None:
         """Explain a refused name in words. `args`: the parent's inode and the name come first."""
@@ -180,7 +195,7 @@ class Operations(pyfuse3.Operations):
         file = self._open.find(number)
         if file is not None and (file.unrecorded or file.unlinked):
             return self._nodes.file_attributes(file)
-        return self._nodes.entry_attributes(self._nodes.load_entry(number))
+        return self._nodes.attributes(number)
 
     @_handler
     async def setattr(
@@ -391,10 +406,7 @@ class Operations(pyfuse3.Operations):
         assert scope_node is not None
         file = await self._nodes.find_unrecorded(parent, name)
         if file is None:
-            with self._vault.read() as db:
-                entry = tree.find_child(db, parent, name)
-                if entry is None and not tree.is_reachable(db, parent):
-                    raise NotFound("the directory was removed")
+            entry = self._nodes.find_entry(parent, name)
             if entry is not None:
                 if flags & os.O_EXCL:
                     raise NameExists("the file exists already")
@@ -489,9 +501,7 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         handle = self._handles[fh]
         if isinstance(handle, _ReadHandle):
-            if size <= INLINE_READ_BYTES:
-                return handle.reader.read(off, size)
-            return bytes(await in_thread(handle.reader.read, off, size))
+            return await read_at(handle.reader, off, size)
         if isinstance(handle, ImportHandle):
             return await self._imports.read(handle, off, size)
         assert isinstance(handle, Handle)

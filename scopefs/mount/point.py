@@ -3,6 +3,7 @@
 Raises `MountRefused` with one clear sentence.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -38,8 +39,9 @@ class MountLock:
         )
 
     def close(self) -> None:
-        """Give up the lock."""
-        os.ftruncate(self._fd, 0)
+        """Give up the lock. What the file says counts only while it is locked."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
 

@@ -63,6 +63,7 @@ class Publisher:
         self._open = open_files
         self._waiting: list[OpenFile] = []
         self._taken = 0
+        self._done: list[tuple[OpenFile, Version | Failure | None]] = []
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._recent: OrderedDict[int, _Recent] = OrderedDict()
@@ -85,10 +86,12 @@ class Publisher:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
+            self._note_done()
             while self._waiting:
                 with trio.move_on_after(LINGER_S):
                     await self._hurry.wait()
                 self._hurry = trio.Event()
+                self._note_done()
                 batch, self._waiting = self._waiting, []
                 try:
                     await self._publish(batch)
@@ -109,19 +112,23 @@ class Publisher:
     def finish(
         self, files: Sequence[OpenFile], results: Sequence[Version | Failure | None] | None
     ) -> None:
-        """Say what became of the files that were taken; None: nothing."""
-        for number, file in enumerate(files):
-            result = results[number] if results is not None else Failure(Unavailable("not tried"))
+        """Say what became of the files that were taken (None: nothing). Noted after its answer."""
+        if files:
+            untried = [Failure(Unavailable("not tried"))] * len(files)
+            self._done += zip(files, untried if results is None else results, strict=True)
+            self._wake.set()
+
+    def _note_done(self) -> None:
+        done, self._done = self._done, []
+        for file, result in done:
             if isinstance(result, Failure):
                 # It may be the taker's fault: tried again alone.
                 self._waiting.append(file)
-                self._wake.set()
                 self._hurry.set()
             else:
                 self._note_published(file, result)
                 self._end(file)
-        self._taken -= len(files)
-        self._note_idle()
+        self._taken -= len(done)
 
     def _is_ready(self, file: OpenFile) -> bool:
         return self._plan(file) is Outcome.RECORD and not self._needs_seal(file)
@@ -208,6 +215,11 @@ class Publisher:
         )  # fmt: skip
 
     async def _publish(self, batch: list[OpenFile]) -> None:
+        unsealed = [
+            file for file in batch
+            if self._plan(file) is Outcome.RECORD and self._needs_seal(file)
+        ]  # fmt: skip
+        faults = await in_thread(_seal_all, unsealed) if unsealed else {}
         works = []
         files = []
         for file in batch:
@@ -217,15 +229,10 @@ class Publisher:
             elif outcome is Outcome.DROP:
                 file.drop_draft()
             elif outcome is Outcome.RECORD:
-                restage = self._needs_seal(file)
-                try:
-                    if restage and file.draft is not None:
-                        # Stored through a mapping after the only FLUSH: not durable before.
-                        file.sealed = await in_thread(file.draft.seal, file.name or None)
-                except Exception as error:
-                    await self._note_failure(file, error)
+                if id(file) in faults:
+                    await self._note_failure(file, faults[id(file)])
                     continue
-                works.append(partial(self._apply, self._make_final(file), restage))
+                works.append(partial(self._apply, self._make_final(file), file in unsealed))
                 files.append(file)
         if not works:
             return
@@ -346,6 +353,18 @@ class Publisher:
             event.set()
         if not file.handles:
             self._open.forget(file)
+
+
+def _seal_all(files: list[OpenFile]) -> dict[int, Exception]:
+    """Seal what no FLUSH has made durable: stored through a mapping after it, or relaxed."""
+    faults: dict[int, Exception] = {}
+    for file in files:
+        try:
+            if file.draft is not None:
+                file.sealed = file.draft.seal(file.name or None)
+        except Exception as error:
+            faults[id(file)] = error
+    return faults
 
 
 EMPTY = Sealed(0, b"", Kind.INLINE, "", None, None)

@@ -15,27 +15,24 @@ from typing import cast
 
 import trio
 
-from scopefs.errors import NotFound, PayloadCorrupt
+from scopefs.errors import NotFound, PayloadCorrupt, TooLarge
 from scopefs.model.naming import Place
 from scopefs.model.sessions import FailedWrite
 from scopefs.mount.errnos import to_errno
 from scopefs.mount.open_files import Handle, OpenFile, OpenFiles
 from scopefs.mount.publication import Publisher
-from scopefs.mount.threads import in_thread
+from scopefs.mount.threads import in_thread, read_at
 from scopefs.mount.writers import find_program_name, is_killed
 from scopefs.store import changes, index, publish, rows, tree
 from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
 from scopefs.store.journal import Failure, Transaction
-from scopefs.store.payloads import PayloadReader
 from scopefs.store.publish import Sealed, StagedState
+from scopefs.store.readers import INLINE_READ_BYTES, PayloadReader
 from scopefs.vault import Vault
 
 NODE_BLOCK = 1000
 """Node ids reserved at once."""
-
-INLINE_READ_BYTES = 65_536
-"""Reads and writes up to this size are done without a hop to a thread (about 116 us)."""
 
 
 class Sessions:
@@ -51,13 +48,19 @@ class Sessions:
     async def create(
         self, parent: int, name: bytes, place: Place, scope_node: int, mode: int
     ) -> OpenFile:
-        """Begin a file that did not exist; its name is in the index once it is recorded."""
+        """Begin a file that did not exist; its name is in the index once it is recorded.
+
+        Raises `NotFound` if the directory was removed.
+        """
         with self._vault.read() as db:
-            slot = tree.find_slot(db, parent, name)
+            room = tree.find_room(db, parent, name)
+        if not room.is_reachable:
+            raise NotFound("the directory was removed")
         node = await self._take_node()
         file = OpenFile(
             node, scope_node, place, mode, time.time_ns(), parent=parent, name=name,
-            slot=slot if slot is not None else node, unrecorded=True, created_ns=time.time_ns(),
+            slot=room.slot if room.slot is not None else node, unrecorded=True,
+            created_ns=time.time_ns(),
         )  # fmt: skip
         self._open.add_new(file)
         return file
@@ -75,9 +78,7 @@ class Sessions:
         if reader is None:
             # It was written or published meanwhile.
             return await self.read(handle, offset, size)
-        if size <= INLINE_READ_BYTES:
-            return reader.read(offset, size)
-        return await in_thread(reader.read, offset, size)
+        return await read_at(reader, offset, size)
 
     async def _open_reader(self, file: OpenFile) -> PayloadReader | None:
         """A reader of what the file shows; None if that has changed meanwhile."""
@@ -109,9 +110,12 @@ class Sessions:
         file = handle.file
         async with file.lock:
             try:
+                end = file.shown_size if handle.is_appending else offset
+                self._check_size(file, end, len(data))
                 draft = await self._begin(handle)
                 if handle.is_appending:
                     offset = draft.size
+                    self._check_size(file, offset, len(data))
                 else:
                     file.append_only = False
                 if len(data) <= INLINE_READ_BYTES:
@@ -119,7 +123,7 @@ class Sessions:
                 else:
                     await in_thread(draft.write, offset, data)
             except OSError as error:
-                file.failed = FailedWrite(offset, len(data), error.errno or errno.EIO)
+                self._note_failed(handle, offset, len(data), error)
                 raise
             if file.failed is not None and file.failed.is_repeated_by(offset, len(data)):
                 file.failed = None
@@ -134,6 +138,7 @@ class Sessions:
                 await self._touch(file)
                 return
             try:
+                self._check_size(file, size, 0)
                 draft = await self._begin(handle, keep_bytes=size)
                 file.append_only = False
                 if draft.in_memory and size <= INLINE_READ_BYTES:
@@ -141,9 +146,32 @@ class Sessions:
                 else:
                     await in_thread(draft.truncate, size)
             except OSError as error:
-                file.failed = FailedWrite(size, -1, error.errno or errno.EIO)
+                self._note_failed(handle, size, -1, error)
                 raise
             self._note_change(handle)
+
+    def _note_failed(self, handle: Handle, offset: int, size: int, error: OSError) -> None:
+        """The session has failed, or will have if the handle, refused so far, writes on later.
+
+        One of others, which may be closed and wait for its RELEASE, is no matter of this handle.
+        """
+        failed = FailedWrite(offset, size, error.errno or errno.EIO)
+        if handle.wrote:
+            handle.file.failed = failed
+        else:
+            handle.refused = failed
+
+    def _check_size(self, file: OpenFile, offset: int, size: int) -> None:
+        """Refuse what would make a file too large: EFBIG, before a base is copied for nothing.
+
+        If nothing else is written, there is no session, and nothing has changed; else it failed.
+        """
+        if offset + size > file.shown_size:
+            # A smaller one may be over a limit that has come later.
+            try:
+                self._vault.check_file_size(offset + size)
+            except TooLarge as error:
+                raise OSError(errno.EFBIG, str(error)) from error
 
     async def _touch(self, file: OpenFile) -> None:
         """A truncation that changes no size changes the mtime, and makes no version."""
@@ -156,6 +184,7 @@ class Sessions:
     def _note_change(self, handle: Handle) -> None:
         file = handle.file
         file.dirty = True
+        file.closed = False
         file.killed = False
         file.mtime_ns = time.time_ns()
         if handle.writer is not None and file.writer is not handle.writer:
@@ -184,6 +213,7 @@ class Sessions:
             try:
                 if not file.killed or file.append_only or file.writers > 1:
                     await self._stage(file, StagedState.CLOSED)
+                    file.closed = True
             finally:
                 file.flushed_at = trio.current_time()
                 file.released = trio.Event()
@@ -269,15 +299,16 @@ class Sessions:
         if not handle.wrote:
             handle.wrote = True
             file.writers += 1
+            file.failed = file.failed or handle.refused
         return file.draft
 
     def _copy_base(self, draft: Draft, handle: Handle, keep_bytes: int | None) -> None:
-        if handle.version is not None:
-            reader = self._vault.open_payload(self._load_version(handle.version))
-        else:
-            reader = self._vault.open_scratch(handle.file.node)
+        version = None if handle.version is None else self._load_version(handle.version)
+        reader = self._vault.open_base(version or handle.file.node)
         try:
-            draft.copy_from(reader, keep_bytes)
+            # What is only appended to, or cut, is not to be hashed a second time.
+            hashed = handle.is_appending or keep_bytes is not None
+            draft.copy_from(reader, keep_bytes, hashed=hashed)
         finally:
             reader.close()
 
@@ -291,6 +322,9 @@ class Sessions:
             return
         if state is StagedState.CLOSED:
             file.check_failed()
+        if self._vault.is_relaxed:
+            # The publisher makes it durable, and nobody waits for that.
+            return
         file.dirty = False
         taken = self._publisher.take()
         results: Sequence[Version | Failure | None] | None = None

@@ -28,7 +28,7 @@ from scopefs.mount.inodes import InodeClass, PathNumbers, encode_inode
 from scopefs.mount.views import PAGE, Listed
 from scopefs.store import index, payloads, tree
 from scopefs.store.atomic import Descriptor
-from scopefs.store.payloads import BytesReader, FileReader, PayloadReader
+from scopefs.store.readers import BytesReader, FileReader, PayloadReader
 from scopefs.store.trash import TrashEntry, load_trash_entry
 from scopefs.store.trash_tree import (
     TrashedName,

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from scopefs.errors import PayloadCorrupt
 from scopefs.model.imports import Arrival
 from scopefs.store.drafts import MEMORY_MAX_BYTES, Draft
-from scopefs.store.payloads import PayloadReader
 from scopefs.store.publish import Sealed
+from scopefs.store.readers import PayloadReader
 
 _CHUNK_BYTES = 1 << 20
 

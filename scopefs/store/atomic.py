@@ -97,8 +97,8 @@ def same_content(path: Path, content: bytes) -> bool:
         return False
 
 
-def copy_range(source: int, target: int, size: int, offset: int = 0) -> None:
-    """Copy `size` bytes from the start of one file to `offset` of another.
+def copy_range(source: int, target: int, size: int, offset: int = 0, start: int = 0) -> None:
+    """Copy `size` bytes from `start` of one file to `offset` of another.
 
     Shares the blocks where the file system can (copy_file_range), else copies them.
     """
@@ -106,11 +106,11 @@ def copy_range(source: int, target: int, size: int, offset: int = 0) -> None:
     while done < size:
         step = min(size - done, 1 << 26)
         try:
-            moved = os.copy_file_range(source, target, step, done, offset + done)
+            moved = os.copy_file_range(source, target, step, start + done, offset + done)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
-            data = os.pread(source, min(step, 1 << 20), done)
+            data = os.pread(source, min(step, 1 << 20), start + done)
             moved = os.pwrite(target, data, offset + done) if data else 0
         if moved == 0:
             raise OSError(errno.EIO, "the source is shorter than recorded")

@@ -106,7 +106,7 @@ def apply_mkdir(transaction: Transaction, parent: int, name: bytes, mode: int) -
         "node": node,
         "parent": parent,
         **encode_name(name),
-        "mode": f"{mode:04o}",
+        **attribute_members(mode, transaction.now_us * 1000),
     }
     if known is not None:
         members["scope"] = known.raw
@@ -130,7 +130,8 @@ def apply_symlink(transaction: Transaction, parent: int, name: bytes, target: by
     show(transaction, node, seq, None, 0o777, transaction.now_us * 1000, target)
     transaction.record_event(
         "symlink", scope_node,
-        {"node": node, "parent": parent, **encode_name(name), **encode_name(target, "target")},
+        {"node": node, "parent": parent, **encode_name(name), **encode_name(target, "target"),
+         "mtimeNs": transaction.now_us * 1000},
     )  # fmt: skip
     return load_entry(db, node)
 

@@ -1,10 +1,11 @@
 """Drafts: bytes that are being written, at any offset, until they are sealed.
 
 Up to 64 KiB a draft lives in memory and is journalled as a row; beyond, it is a file in staging/
-that is written as the bytes come, so that memory does not grow with the file. SHA-256 is computed
-on the way where writes come in order.
+that is written as the bytes come, so that memory does not grow with the file. SHA-256, of all and
+of its chunks, is computed on the way where writes come in order.
 """
 
+import errno
 import hashlib
 import mmap
 import os
@@ -16,12 +17,14 @@ from scopefs.model.payload import (
     binary_kind,
     decide_kind,
     guess_media_type,
+    is_any_json_object,
     may_be_document,
 )
 from scopefs.store.atomic import Descriptor, write_all
+from scopefs.store.chunks import PayloadHash
 from scopefs.store.owners import Owner
-from scopefs.store.payloads import PayloadReader
 from scopefs.store.publish import Sealed
+from scopefs.store.readers import PayloadReader
 
 MEMORY_MAX_BYTES = 65_536
 _CHUNK_BYTES = 1 << 20
@@ -37,8 +40,8 @@ class Draft:
         self._file: Descriptor | None = None
         self._path: Path | None = None
         self._size = 0
-        self._hash = hashlib.sha256()
-        self._hashed: int | None = 0
+        self._hash: PayloadHash | None = PayloadHash()
+        """Of the beginning, as far as it has come; None if a part of that was changed since."""
         self._name_is_durable = False
         self.changed = True
         """Whether anything was written since the last seal."""
@@ -64,18 +67,23 @@ class Draft:
         """Whether reads and writes touch no file."""
         return self._file is None
 
-    def copy_from(self, reader: PayloadReader, size: int | None = None) -> None:
-        """Start as a copy of a stored payload, or of its first `size` bytes."""
-        if size is not None and size < reader.size:
-            for start in range(0, size, _CHUNK_BYTES):
-                self.write(start, reader.read(start, min(_CHUNK_BYTES, size - start)))
+    def copy_from(
+        self, reader: PayloadReader, size: int | None = None, *, hashed: bool = False
+    ) -> None:
+        """Start as a copy of a stored payload, or of its first `size` bytes.
+
+        `hashed`: whether it is hashed on the way, which pays if these bytes are to stay.
+        """
+        size = reader.size if size is None else min(size, reader.size)
+        if size <= MEMORY_MAX_BYTES:
+            self.write(0, reader.read(0, size))
             return
-        if reader.size <= MEMORY_MAX_BYTES:
-            self.write(0, reader.read(0, reader.size))
-            return
-        self._hashed = None
-        reader.copy_to(self._spill())
-        self._size = reader.size
+        fd = self._spill()
+        digest = PayloadHash() if hashed else None
+        self._hash = None
+        reader.copy_to(fd, size, digest)
+        self._hash = digest
+        self._size = size
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write at an offset; a gap before it is filled with zeros. Raises `OSError`."""
@@ -90,15 +98,14 @@ class Draft:
             view = memoryview(data)
             at = offset
             # A hash that ran ahead of a failed write would be wrong.
-            hashed, self._hashed = self._hashed, None
+            digest, self._hash = self._hash, None
             while view:
                 done = os.pwrite(fd, view, at)
                 view, at = view[done:], at + done
-            if hashed == offset:
-                self._hash.update(data)
-                self._hashed = end
-            elif hashed is not None and offset > hashed:
-                self._hashed = hashed
+            if digest is not None and offset >= digest.size:
+                if offset == digest.size:
+                    digest.update(data)
+                self._hash = digest
         self._size = max(self._size, end)
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
@@ -123,8 +130,8 @@ class Draft:
             del self._memory[size:]
         else:
             os.ftruncate(self._spill(), size)
-            if self._hashed is not None and self._hashed > size:
-                self._hashed = None
+            if self._hash is not None and self._hash.size > size:
+                self._hash = None
         self._size = size
 
     def sync(self) -> None:
@@ -149,9 +156,20 @@ class Draft:
             payload = bytes(self._memory)
             digest = hashlib.sha256(payload).digest()
             return Sealed(self._size, digest, kind, media_type, payload, None)
+        found = self._hash_file()
         return Sealed(
-            self._size, self._digest_file(), kind, media_type, None, self._relative_path()
+            self._size, found.sha256, kind, media_type, None, self._relative_path(), found.digests
         )
+
+    def holds_object(self) -> bool:
+        """Whether all of it is one JSON object, of whatever size and depth."""
+        if self._file is None:
+            return is_any_json_object(self._memory)
+        with (
+            mmap.mmap(self._file.number, self._size, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as view,
+        ):
+            return is_any_json_object(view)
 
     def close(self) -> None:
         """Let go; a staging file stays for whoever its row names."""
@@ -186,14 +204,24 @@ class Draft:
     def _spill(self) -> int:
         """The descriptor of the staging file, which memory gives way to."""
         if self._file is None:
-            self._path = self._owner.next_path()
+            path = self._owner.next_path()
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            file = Descriptor(os.open(self._path, flags, 0o600))
+            try:
+                file = Descriptor(os.open(path, flags, 0o600))
+            except FileNotFoundError as error:
+                # Whoever writes a file must not hear that this one is missing.
+                message = f"{path.parent} is gone: is the vault's disk mounted?"
+                raise OSError(errno.EIO, message) from error
             if self._memory:
-                write_all(file.number, self._memory)
-                if self._hashed is not None:
-                    self._hash.update(self._memory)
-                    self._hashed = len(self._memory)
+                try:
+                    write_all(file.number, self._memory)
+                except OSError:
+                    # What is in memory is all there is, and stays.
+                    path.unlink(missing_ok=True)
+                    raise
+                self._hash = PayloadHash()
+                self._hash.update(self._memory)
+            self._path = path
             self._file = file
             self._memory = bytearray()
         return self._file.number
@@ -215,12 +243,9 @@ class Draft:
         ):
             return decide_kind(view)
 
-    def _digest_file(self) -> bytes:
-        if self._hashed != self._size:
-            if self._hashed is None:
-                self._hash, self._hashed = hashlib.sha256(), 0
-            while self._hashed < self._size:
-                step = min(_CHUNK_BYTES, self._size - self._hashed)
-                self._hash.update(self.read(self._hashed, step))
-                self._hashed += step
-        return self._hash.digest()
+    def _hash_file(self) -> PayloadHash:
+        found = self._hash or PayloadHash()
+        while found.size < self._size:
+            found.update(self.read(found.size, min(_CHUNK_BYTES, self._size - found.size)))
+        self._hash = found
+        return found

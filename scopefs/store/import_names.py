@@ -16,6 +16,7 @@ from scopefs.store import changes, index, tree
 from scopefs.store.journal import Transaction
 from scopefs.store.publish import drop_scratch
 from scopefs.store.rows import end_name, insert_name, load_entry, show
+from scopefs.store.sql import fetch
 from scopefs.store.tree import Entry
 
 
@@ -146,12 +147,15 @@ def _link(
     came_from: int | None,
 ) -> None:  # fmt: skip
     seq = transaction.next_seq
-    entry = load_entry(transaction.db, node)
+    db = transaction.db
+    entry = load_entry(db, node)
     insert_name(transaction, parent, name, node, seq, came_from=came_from)
     show(transaction, node, seq, entry.version, entry.mode, entry.mtime_ns)
-    transaction.record_event(
-        "link", scope_node, {"node": node, "parent": parent, **encode_name(name)}
-    )
+    members = {"node": node, "parent": parent, **encode_name(name)}
+    if came_from is not None:
+        was = fetch(db, "SELECT parent, name FROM names WHERE id = ?", (came_from,))[0]
+        members |= {"fromParent": was[0], **encode_name(was[1], "from")}
+    transaction.record_event("link", scope_node, members)
 
 
 def unlink(

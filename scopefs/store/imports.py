@@ -25,6 +25,7 @@ from scopefs.model.naming import NodeKind
 from scopefs.model.scope import Scope
 from scopefs.model.stamps import format_collected_at, format_stamp
 from scopefs.store import changes, index, tree
+from scopefs.store.chunks import record_digests
 from scopefs.store.import_names import (
     Claimed,
     Names,
@@ -237,13 +238,9 @@ def apply_import_symlink(
 
 
 def apply_directory_times(transaction: Transaction, times_ns: Mapping[int, int]) -> None:
-    """Set the mtimes of directories that an import has made and filled: in place, as always."""
+    """Set the mtimes of directories that an import has made and filled."""
     for node, mtime_ns in times_ns.items():
-        transaction.db.execute(
-            "UPDATE shown SET mtime_ns = ?2 WHERE node = ?1 AND from_seq ="
-            " (SELECT MAX(from_seq) FROM shown WHERE node = ?1)",
-            (node, mtime_ns),
-        )
+        changes.apply_attributes(transaction, node, None, mtime_ns)
 
 
 def _file_of(arrival: Arrival) -> SourceFile | None:
@@ -334,7 +331,7 @@ def _insert(
         collected_us, len(head) + stored_size(facts.kind, facts.size_bytes) + len(tail),
         created_at=format_collected_at(transaction.now_us), kind=facts.kind, node=node,
         name=facts.name, mtime_ns=facts.mtime_ns, payload_size=facts.size_bytes,
-        payload_sha256=facts.sha256, media_type=facts.media_type,
+        payload_sha256=facts.sha256, media_type=facts.media_type, metadata=facts.metadata,
     )  # fmt: skip
     db.execute(
         "UPDATE scopes SET last_us = MAX(last_us, ?), versions = versions + 1, bytes = bytes + ?"
@@ -343,6 +340,8 @@ def _insert(
     )
     write = Write(owner, scope_node, node, None, None, changes.FILE_MODE, facts.mtime_ns, sealed)
     sid = apply_stage(transaction, write, StagedState.SETTLING)
+    if sealed.digests is not None:
+        record_digests(db, {facts.sha256: sealed.digests})
     db.execute(
         "UPDATE staged SET version = ?, at_us = ? WHERE sid = ?",
         (version.id, transaction.now_us, sid),

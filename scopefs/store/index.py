@@ -23,6 +23,9 @@ from scopefs.store.sql import fetch
 
 BUSY_TIMEOUT_MS = 10_000
 
+REPAIR = "unmount, then `scopefs reindex` makes it again"
+"""What to do about an index that is broken."""
+
 PAGE_BYTES = 2048
 """A commit writes whole pages to the WAL, some twenty of them, and checksums each: half of SQLite's
 usual size is less of both (`scripts/bench --page-bytes 4096` compares).
@@ -49,6 +52,7 @@ class Version:
     deleted_seq: int | None
     writer_uid: int | None
     writer: str | None
+    metadata: str | None
 
     @property
     def collected_at(self) -> str:
@@ -71,7 +75,7 @@ class ScopeCount:
 
 _COLUMNS = (
     "id, path, scope, collected_us, created_at, size_bytes, kind, node, name, mtime_ns, "
-    "payload_size, payload_sha256, media_type, deleted_seq, writer_uid, writer"
+    "payload_size, payload_sha256, media_type, deleted_seq, writer_uid, writer, metadata"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM data_files"
 
@@ -93,9 +97,13 @@ def open_index(path: str, *, create: bool = False) -> apsw.Connection:
             found = fetch(db, "PRAGMA application_id")[0][0]
             if found != APPLICATION_ID:
                 db.close()
-                raise IndexBroken(f"{path} is no index of scopefs (application id {found:#x})")
+                raise IndexBroken(
+                    f"{path} is no index of scopefs (application id {found:#x}): {REPAIR}"
+                )
     except apsw.Error as error:
-        raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
+        if not create and not os.path.exists(path):
+            raise IndexBroken(f"{path} is gone: is its disk mounted?") from error
+        raise IndexBroken(f"{path} cannot be read as an index: {error}; {REPAIR}") from error
     return db
 
 
@@ -111,7 +119,7 @@ def initialize_database(path: str) -> apsw.Connection:
         migrate(db)
     except apsw.Error as error:
         db.close()
-        raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
+        raise IndexBroken(f"{path} cannot be read as an index: {error}; {REPAIR}") from error
     except BaseException:
         db.close()
         raise
@@ -127,7 +135,9 @@ def check_index(path: str, vault_id: str) -> bool:
         current = is_current(db)
         found = read_meta(db, "vault_id")
     if found != vault_id:
-        raise IndexBroken(f"{path} is the index of another vault ({found}, not {vault_id})")
+        raise IndexBroken(
+            f"{path} is the index of another vault ({found}, not {vault_id}): {REPAIR}"
+        )
     return current
 
 
@@ -156,7 +166,7 @@ def _checked(path: str) -> Iterator[apsw.Connection]:
     try:
         yield db
     except apsw.Error as error:
-        raise IndexBroken(f"{path} cannot be read as an index: {error}") from error
+        raise IndexBroken(f"{path} cannot be read as an index: {error}; {REPAIR}") from error
     finally:
         db.close()
 
@@ -181,7 +191,7 @@ class ReaderPool:
             yield db
         except apsw.Error as error:
             db.close()
-            raise IndexBroken(f"index.db cannot be read: {error}") from error
+            raise IndexBroken(f"index.db cannot be read: {error}; {REPAIR}") from error
         with self._lock:
             if not self._closed:
                 self._idle.append(db)
@@ -201,17 +211,17 @@ def insert_version(
     created_at: str, kind: Kind = Kind.DOCUMENT, node: int | None = None,
     name: bytes | None = None, mtime_ns: int | None = None, payload_size: int = 0,
     payload_sha256: bytes = b"", media_type: str | None = None, writer_uid: int | None = None,
-    writer: str | None = None,
+    writer: str | None = None, metadata: str | None = None,
 ) -> Version:  # fmt: skip
     """Insert one row of data_files. Raises `apsw.ConstraintError` if path or time is taken."""
     rows = fetch(
         db,
         "INSERT INTO data_files(path, scope, collected_at, collected_us, created_at, size_bytes,"
-        " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid, writer)"
-        f" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
+        " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid, writer,"
+        f" metadata) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
         (path, scope, format_collected_at(collected_us), collected_us, created_at, size_bytes,
          int(kind), node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid,
-         writer),
+         writer, metadata),
     )  # fmt: skip
     return _to_version(rows[0])
 

@@ -5,7 +5,8 @@ that have gathered, so that many closers share one sync of the disk. There is no
 the first that comes does the work of all, so that a lone writer pays for no hand-over.
 
 Between processes `write.lock` (flock) is the gate before BEGIN IMMEDIATE: SQLite's own waiting lets
-one process starve the others.
+one process starve the others. Who holds it for more than ten seconds (it may be stopped) is not
+waited for any longer: `Unavailable`.
 
 A commit whose sync failed is never tried again on the same connection: the kernel may have dropped
 the pages and say 0 the next time. Everyone in the batch gets the error, and a new connection is
@@ -15,9 +16,7 @@ Units: `_us` microseconds since the epoch. Raises `NoSpace`, `IndexBroken`, `Una
 """
 
 import errno
-import fcntl
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ from scopefs.model.events import (
     hash_event_line,
     next_at_us,
 )
-from scopefs.store.index import BUSY_TIMEOUT_MS, index_identity, open_index
+from scopefs.store.gate import Gate
+from scopefs.store.index import BUSY_TIMEOUT_MS, REPAIR, index_identity, open_index
 from scopefs.store.sql import fetch
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class Transaction:
         self.db = db
         self.now_us = now_us
         self._head: tuple[int, int, bytes] | None = None
+        self._touched: dict[int, int] = {}
 
     @property
     def head(self) -> tuple[int, int, bytes]:
@@ -76,7 +77,10 @@ class Transaction:
         seq, last_at_us, last_hash = self.head
         seq += 1
         at_us = next_at_us(self.now_us, last_at_us, collected_us)
-        detail = encode_detail(op, members)
+        # A rebuild gives directories the time of the event; whatever has another is named.
+        others = [[node, ns] for node, ns in self._touched.items() if ns != at_us * 1000]
+        self._touched = {}
+        detail = encode_detail(op, {**members, "touched": others} if others else members)
         digest = hash_event_line(encode_event_line(seq, at_us, last_hash, detail))
         self.db.execute(
             "INSERT INTO events(seq, at_us, scope, detail, hash) VALUES(?,?,?,?,?)",
@@ -85,9 +89,14 @@ class Transaction:
         self._head = (seq, at_us, digest)
         return seq
 
+    def note_touched(self, node: int, mtime_ns: int) -> None:
+        """Remember the mtime that a directory has by what the next event records."""
+        self._touched[node] = mtime_ns
+
     def restore_head(self, head: tuple[int, int, bytes] | None) -> None:
         """Forget events that were rolled back."""
         self._head = head
+        self._touched = {}
 
     def peek_head(self) -> tuple[int, int, bytes] | None:
         """The head as far as it is known already."""
@@ -117,7 +126,7 @@ class Journal:
         self._path = index_path
         self._identity = index_identity(index_path)
         self._clock_us = clock_us
-        self._gate = os.open(gate_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._gate = Gate(gate_path)
         self._leader = threading.Lock()
         self._queue_lock = threading.Lock()
         self._queue: list[_Item[Any]] = []
@@ -125,12 +134,14 @@ class Journal:
         self._synchronous = ""
         self._wal_pages = 0
         self._closed = False
-        self.unsynced = False
-        """Whether something was committed that no sync has covered yet."""
+        self.unsynced = True
+        """Whether something may have been committed that no sync has covered yet; at first by a
+        process that was killed.
+        """
         try:
             self._connect()
         except BaseException:
-            os.close(self._gate)
+            self._gate.close()
             raise
 
     def run(self, work: Callable[[Transaction], T], *, durable: bool) -> T:
@@ -167,7 +178,7 @@ class Journal:
         """Make everything that was committed before durable; nothing to do, nothing done."""
         if self.unsynced:
             # Something must be written, or there is nothing for SQLite to sync.
-            self.run(_touch, durable=True)
+            self.run(touch, durable=True)
 
     def checkpoint(self) -> None:
         """Copy the WAL into index.db and empty it, as far as other processes let us."""
@@ -199,7 +210,7 @@ class Journal:
             if not self._closed:
                 self._closed = True
                 self._disconnect()
-                os.close(self._gate)
+                self._gate.close()
 
     def _connect(self) -> apsw.Connection:
         if self._closed:
@@ -233,7 +244,7 @@ class Journal:
         # Stands unless the commit is seen to succeed, whatever interrupts it.
         failure: BaseException | None = Unavailable("the commit was interrupted")
         try:
-            fcntl.flock(self._gate, fcntl.LOCK_EX)
+            self._gate.acquire()
             self._commit_locked(batch)
             failure = None
         except apsw.Error as error:
@@ -244,7 +255,7 @@ class Journal:
         finally:
             if failure is not None:
                 self._disconnect()
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
+            self._gate.release()
             for item in batch:
                 item.error = item.error or failure
                 item.done = True
@@ -269,6 +280,9 @@ class Journal:
         else:
             for item in batch:
                 self._run_item(db, transaction, item)
+        if durable and self.unsynced:
+            # SQLite syncs nothing for a transaction that wrote nothing, whatever came before it.
+            touch(transaction)
         db.execute("COMMIT")
         self.unsynced = not durable
 
@@ -305,7 +319,7 @@ def to_scopefs_error(error: apsw.Error) -> ScopefsError:
     if isinstance(error, apsw.FullError):
         return NoSpace("the disk under the vault is full")
     if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.CantOpenError):
-        return IndexBroken(f"index.db cannot be read: {error}")
+        return IndexBroken(f"index.db cannot be read: {error}; {REPAIR}")
     if isinstance(error, apsw.ReadOnlyError):
         return Unavailable(f"index.db cannot be written: {error}")
     return Unavailable(f"index.db failed: {error}")
@@ -318,7 +332,8 @@ def is_out_of_space(error: BaseException) -> bool:
     )
 
 
-def _touch(transaction: Transaction) -> None:
+def touch(transaction: Transaction) -> None:
+    """Write something, so that a durable commit is one."""
     transaction.db.execute(
         "INSERT OR REPLACE INTO meta(key, value) VALUES('durable_seq', ?)",
         (transaction.head[0],),

@@ -5,6 +5,7 @@
     vault.json                 format, id, time of creation; immutable
     data/  blobs/  events/     what is settled
     config.toml                what the owner wants otherwise; may be missing
+    tokens.json                who may use the HTTP door; may be missing
     index.db                   the journal and index
     staging/<owner>/           writes under way
     partial/  trash/  logs/    interrupted writes; deleted versions; refusals and accesses
@@ -59,6 +60,10 @@ class Layout:
         return self.root / "config.toml"
 
     @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.json"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 
@@ -87,7 +92,7 @@ class Layout:
         return self.root / "logs"
 
     def lock(self, name: str) -> Path:
-        """The lock file `<name>.lock`: vault, write, settle, recover or mount."""
+        """The lock file `<name>.lock`: vault, write, settle, recover, mount or tokens."""
         return self.root / f"{name}.lock"
 
     def blob(self, sha256: bytes) -> Path:
@@ -177,7 +182,7 @@ def check_index_present(layout: Layout) -> None:
     if not layout.index.exists():
         raise IndexBroken(
             f"{layout.index} is missing; the versions in {layout.data} are untouched: "
-            "restore the file from a backup"
+            f"`scopefs reindex --vault {layout.root}` makes it again from them"
         )
 
 

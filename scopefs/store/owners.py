@@ -101,11 +101,12 @@ def remove_if_empty(directory: Path) -> None:
     """Remove an owner's directory unless it still holds staging files."""
     if list_files(directory):
         return
-    (directory / _LOCK).unlink(missing_ok=True)
     try:
+        (directory / _LOCK).unlink(missing_ok=True)
         directory.rmdir()
     except OSError:
-        # Someone else was faster, or a file came meanwhile: the next open looks again.
+        # Someone else was faster, a file came meanwhile, or nothing can be written here any more:
+        # the next open looks again.
         return
 
 

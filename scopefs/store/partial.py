@@ -57,11 +57,7 @@ def save_staged(
         (layout.staging / file).rename(path)
     else:
         write_temporary(path, payload or b"")
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync_file(path)
     _describe(path, now_us, story)
     return path
 
@@ -123,5 +119,16 @@ def _describe(path: Path, now_us: int, story: dict[str, Any]) -> None:
     # The bytes matter more than their story: on a full disk there may be room for them alone.
     with contextlib.suppress(OSError):
         line = msgspec.json.encode({"at": format_collected_at(now_us), **story}) + b"\n"
-        write_temporary(path.with_suffix(".json"), line)
-        sync_directory(path.parent)
+        try:
+            write_temporary(path.with_suffix(".json"), line)
+            _sync_file(path.with_suffix(".json"))
+        finally:
+            sync_directory(path.parent)
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,16 +1,16 @@
-"""Reading what is stored: payloads and envelopes of versions, settled or not.
+"""Opening what is stored: payloads and envelopes of versions, settled or not.
 
 Until a version is settled its bytes are read from its staged row or staging file; afterwards from
-its envelope or blob. A reader keeps its descriptor, so a version that is moved to the trash while
-it is read stays readable. Raises `PayloadMissing`, `PayloadCorrupt`, `NotFound`.
+its envelope or blob. Up to 64 KiB they are read and compared with their hash when they are opened;
+larger ones when they are read (`CheckedReader`), unless the caller gives no `Checks`. What stands
+around a payload in its envelope is compared in any case, and answered from what it must be.
+Raises `PayloadMissing`, `PayloadCorrupt`, `NotFound`.
 """
 
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import apsw
 
@@ -23,118 +23,22 @@ from scopefs.model.envelope import (
     stored_size,
 )
 from scopefs.model.payload import Kind
-from scopefs.store.atomic import Descriptor, copy_range
+from scopefs.store.atomic import Descriptor
+from scopefs.store.chunks import find_digests
 from scopefs.store.index import Version, find_by_id
 from scopefs.store.layout import Layout
+from scopefs.store.readers import (
+    BytesReader,
+    CheckedReader,
+    Checks,
+    FileReader,
+    JoinedReader,
+    PayloadReader,
+)
 from scopefs.store.sql import fetch
 
 WHOLE_MAX_BYTES = 65_536
-"""Settled payloads up to this size are read and checked whole when they are opened."""
-
-_CHUNK_BYTES = 1 << 20
-
-
-class PayloadReader(Protocol):
-    """Bytes at rest, readable at any offset."""
-
-    size: int
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from an offset; fewer only at the end."""
-        ...
-
-    def copy_to(self, fd: int, offset: int = 0) -> None:
-        """Copy everything to `offset` of a file."""
-        ...
-
-    def close(self) -> None:
-        """Give up the file; reads under way in other threads still finish."""
-        ...
-
-
-class BytesReader:
-    """Bytes that are in memory."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.size = len(content)
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._content[offset : offset + size]
-
-    def copy_to(self, fd: int, offset: int = 0) -> None:
-        view = memoryview(self._content)
-        while view:
-            done = os.pwrite(fd, view, offset)
-            view, offset = view[done:], offset + done
-
-    def close(self) -> None:
-        return None
-
-
-class FileReader:
-    """A slice of a file."""
-
-    def __init__(self, file: Descriptor, start: int, size: int) -> None:
-        self._file: Descriptor | None = file
-        self._start = start
-        self.size = size
-
-    def read(self, offset: int, size: int) -> bytes:
-        file = self._open_file()
-        size = max(0, min(size, self.size - offset))
-        data = os.pread(file.number, size, self._start + offset)
-        if len(data) != size:
-            raise PayloadCorrupt("a stored file is shorter than recorded")
-        return data
-
-    def copy_to(self, fd: int, offset: int = 0) -> None:
-        if self._start == 0:
-            copy_range(self._open_file().number, fd, self.size, offset)
-            return
-        for start in range(0, self.size, _CHUNK_BYTES):
-            BytesReader(self.read(start, _CHUNK_BYTES)).copy_to(fd, offset + start)
-
-    def slice(self, start: int, size: int) -> "FileReader":
-        """A reader of a part."""
-        return FileReader(self._open_file(), self._start + start, size)
-
-    def close(self) -> None:
-        self._file = None
-
-    def _open_file(self) -> Descriptor:
-        if self._file is None:
-            raise ValueError("the reader is closed")
-        return self._file
-
-
-class JoinedReader:
-    """Several readers, one behind the other."""
-
-    def __init__(self, parts: Sequence[PayloadReader]) -> None:
-        self._parts = parts
-        self.size = sum(part.size for part in parts)
-
-    def read(self, offset: int, size: int) -> bytes:
-        pieces = []
-        for part in self._parts:
-            if offset < part.size and size > 0:
-                piece = part.read(offset, size)
-                pieces.append(piece)
-                size -= len(piece)
-                offset = 0
-            else:
-                offset = max(0, offset - part.size)
-        return b"".join(pieces)
-
-    def copy_to(self, fd: int, offset: int = 0) -> None:
-        for part in self._parts:
-            part.copy_to(fd, offset)
-            offset += part.size
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()
+"""Payloads up to this size are read and checked whole when they are opened."""
 
 
 def file_facts(version: Version) -> FileFacts:
@@ -142,29 +46,37 @@ def file_facts(version: Version) -> FileFacts:
     return FileFacts(
         version.kind, version.payload_size, version.payload_sha256,
         version.media_type or "application/octet-stream", version.name, version.mtime_ns,
+        version.metadata,
     )  # fmt: skip
 
 
-def open_payload(db: apsw.Connection, layout: Layout, version: Version) -> PayloadReader:
+def open_payload(
+    db: apsw.Connection, layout: Layout, version: Version, checks: Checks | None = None
+) -> PayloadReader:
     """Open the exact bytes that were put."""
-    return _open(db, layout, version, envelope=False)
+    return _open(db, layout, version, checks, envelope=False)
 
 
-def open_envelope(db: apsw.Connection, layout: Layout, version: Version) -> PayloadReader:
+def open_envelope(
+    db: apsw.Connection, layout: Layout, version: Version, checks: Checks | None = None
+) -> PayloadReader:
     """Open the envelope, as it stands or will stand in data/."""
-    return _open(db, layout, version, envelope=True)
+    return _open(db, layout, version, checks, envelope=True)
 
 
-def open_scratch(db: apsw.Connection, layout: Layout, node: int) -> PayloadReader:
+def open_scratch(
+    db: apsw.Connection, layout: Layout, node: int, checks: Checks | None = None
+) -> PayloadReader:
     """Open the bytes of a scratch file."""
-    rows = fetch(db, "SELECT payload, file, size FROM scratch WHERE node = ?", (node,))
+    rows = fetch(db, "SELECT payload, file, size, sha256 FROM scratch WHERE node = ?", (node,))
     if not rows:
         raise NotFound(f"node {node} is no scratch file any more")
-    payload, file, size = rows[0]
+    payload, file, size, sha256 = rows[0]
     if payload is not None:
-        return BytesReader(payload)
+        return BytesReader(_check_hash(f"the scratch file {node}", sha256, payload))
+    path = layout.staging / file
     try:
-        return _open_file(layout.staging / file, 0, size)
+        return _check_file(db, _open_file(path, 0, size), sha256, path, checks)
     except FileNotFoundError as error:
         raise PayloadMissing(f"the staging file {file} of a scratch file is missing") from error
 
@@ -181,7 +93,7 @@ def envelope_size(version: Version) -> int:
 
 
 def _open(
-    db: apsw.Connection, layout: Layout, version: Version, *, envelope: bool
+    db: apsw.Connection, layout: Layout, version: Version, checks: Checks | None, *, envelope: bool
 ) -> PayloadReader:
     # What is looked up may be settled or moved before it is opened: then the row tells where to.
     for attempt in range(3):
@@ -190,70 +102,92 @@ def _open(
             raise NotFound(f"{version.scope} {version.stamp} is gone")
         try:
             staged = fetch(db, "SELECT payload, file FROM staged WHERE version = ?", (version.id,))
-            if staged:
-                if envelope:
-                    found = find_by_id(db, version.id) or found
-                return _open_staged(layout, found, *staged[0], envelope=envelope)
-            return _open_settled(db, layout, found, envelope=envelope)
+            if not staged:
+                return _open_settled(db, layout, found, checks, envelope=envelope)
+            payload = _open_staged(db, layout, found, staged[0][0], staged[0][1], checks)
+            if not envelope:
+                return payload
+            # Its name may have changed since.
+            return _join_envelope(find_by_id(db, version.id) or found, payload)
         except FileNotFoundError:
             continue
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise Unavailable(f"too many open files: {error.strerror}") from error
             raise PayloadMissing(f"{version.path} cannot be read: {error.strerror}") from error
+    if not layout.vault_json.exists():
+        raise Unavailable(f"{layout.root} is gone: is its disk mounted?")
     raise PayloadMissing(
         f"{version.path}: the payload of {version.scope} {version.stamp} is missing"
     )
 
 
 def _open_staged(
-    layout: Layout, version: Version, payload: bytes | None, file: str | None, *, envelope: bool
-) -> PayloadReader:
-    if payload is None and file is None:
-        raise PayloadMissing(f"{version.scope} {version.stamp}: nothing is staged for it")
-    body: PayloadReader
+    db: apsw.Connection, layout: Layout, version: Version, payload: bytes | None, file: str | None,
+    checks: Checks | None,
+) -> PayloadReader:  # fmt: skip
     if payload is not None:
-        body = BytesReader(payload)
-    else:
-        body = _open_file(layout.staging / str(file), 0, version.payload_size)
-    if not envelope:
-        return body
+        where = f"the journal's row of {version.scope} {version.stamp}"
+        return BytesReader(_check_hash(where, version.payload_sha256, payload))
+    if file is None:
+        raise PayloadMissing(f"{version.scope} {version.stamp}: nothing is staged for it")
+    path = layout.staging / file
+    source = _open_file(path, 0, version.payload_size)
+    return _check_file(db, source, version.payload_sha256, path, checks)
+
+
+def _join_envelope(version: Version, payload: PayloadReader) -> PayloadReader:
+    """An envelope that is not placed yet, around its payload."""
     head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
-    if version.kind is not Kind.DOCUMENT:
-        is_inline = version.kind is Kind.INLINE
-        stored = encode_stored(version.kind, body.read(0, body.size)) if is_inline else b""
-        body.close()
-        body = BytesReader(stored)
-    return JoinedReader((BytesReader(head), body, BytesReader(tail)))
+    if version.kind is Kind.DOCUMENT:
+        return JoinedReader((BytesReader(head), payload, BytesReader(tail)))
+    is_inline = version.kind is Kind.INLINE
+    stored = encode_stored(version.kind, payload.read(0, payload.size)) if is_inline else b""
+    payload.close()
+    return BytesReader(head + stored + tail)
 
 
 def _open_settled(
-    db: apsw.Connection, layout: Layout, version: Version, *, envelope: bool
+    db: apsw.Connection, layout: Layout, version: Version, checks: Checks | None, *, envelope: bool
 ) -> PayloadReader:
     if version.kind is Kind.BLOB and not envelope:
         path = layout.blob(version.payload_sha256)
-        blob = _open_file(path, 0, version.payload_size)
-        if version.payload_size > WHOLE_MAX_BYTES:
-            return blob
-        return BytesReader(_check_hash(path, version, blob.read(0, blob.size)))
+        source = _open_file(path, 0, version.payload_size)
+        return _check_file(db, source, version.payload_sha256, path, checks)
     path = _find_file(db, layout, version.path)
     head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
     size = stored_size(version.kind, version.payload_size)
     whole = _open_file(path, 0, len(head) + size + len(tail))
     if whole.read(0, len(head)) != head or whole.read(len(head) + size, len(tail)) != tail:
-        whole.close()
         raise PayloadCorrupt(f"{path} is not the envelope that was stored")
-    if envelope:
-        return whole
-    if version.kind is Kind.DOCUMENT and version.payload_size > WHOLE_MAX_BYTES:
-        return whole.slice(len(head), size)
+    if version.kind is Kind.BLOB:
+        return BytesReader(head + tail)
+    if version.kind is Kind.DOCUMENT:
+        source = whole.slice(len(head), size)
+        payload = _check_file(db, source, version.payload_sha256, path, checks)
+        if envelope:
+            return JoinedReader((BytesReader(head), payload, BytesReader(tail)))
+        return payload
     stored = whole.read(len(head), size)
-    whole.close()
     try:
-        payload = decode_stored(version.kind, stored)
+        content = decode_stored(version.kind, stored)
     except InvalidEnvelope as error:
         raise PayloadCorrupt(f"{path}: {error}") from error
-    return BytesReader(_check_hash(path, version, payload))
+    _check_hash(path, version.payload_sha256, content)
+    if encode_stored(version.kind, content) != stored:
+        raise PayloadCorrupt(f"{path} is not the envelope that was stored")
+    return BytesReader(head + stored + tail if envelope else content)
+
+
+def _check_file(
+    db: apsw.Connection, source: FileReader, sha256: bytes, path: Path, checks: Checks | None
+) -> PayloadReader:
+    """A reader of a payload in a file: checked at once if it is small, else as it is read."""
+    if source.size <= WHOLE_MAX_BYTES:
+        return BytesReader(_check_hash(path, sha256, source.read(0, source.size)))
+    if checks is None:
+        return source
+    return CheckedReader(checks, source, sha256, find_digests(db, sha256, source.size), path)
 
 
 def _find_file(db: apsw.Connection, layout: Layout, path: str) -> Path:
@@ -266,9 +200,9 @@ def _find_file(db: apsw.Connection, layout: Layout, path: str) -> Path:
     return layout.root / path
 
 
-def _check_hash(path: Path, version: Version, payload: bytes) -> bytes:
-    if hashlib.sha256(payload).digest() != version.payload_sha256:
-        raise PayloadCorrupt(f"{path}: the payload does not have the hash that was stored")
+def _check_hash(where: Path | str, sha256: bytes, payload: bytes) -> bytes:
+    if hashlib.sha256(payload).digest() != sha256:
+        raise PayloadCorrupt(f"{where}: the payload does not have the hash that was stored")
     return payload
 
 

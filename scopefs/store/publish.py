@@ -17,9 +17,17 @@ from scopefs.model.payload import Kind, guess_type_of_name
 from scopefs.model.scratch import NO_SCRATCH, ScratchPatterns
 from scopefs.model.stamps import format_collected_at, format_stamp, next_collected_us
 from scopefs.store import tree
+from scopefs.store.chunks import drop_digests, record_digests
 from scopefs.store.index import Version, insert_version
 from scopefs.store.journal import Transaction
-from scopefs.store.rows import attribute_members, insert_name, load_entry, show, touch_directory
+from scopefs.store.rows import (
+    add_name,
+    attribute_members,
+    load_entry,
+    note_directory,
+    show,
+    touch_directory,
+)
 from scopefs.store.sql import fetch
 
 DUE = "(at_us <= ?2 OR at_us > ?2 + 1000000)"
@@ -53,6 +61,8 @@ class Sealed:
     """The bytes, if they stand in the row."""
     file: str | None
     """Else the path of the staging file, relative to staging/."""
+    digests: bytes | None = None
+    """Those of its chunks (scopefs.store.chunks), if it has several and they are known."""
 
 
 @dataclass(slots=True)
@@ -80,6 +90,8 @@ class Write:
     writer_uid: int | None = None
     writer: str | None = None
     """User and program name of whoever opened it for writing."""
+    metadata: str | None = None
+    """What the sender of a payload that is no document said about it."""
 
 
 def apply_stage(transaction: Transaction, write: Write, state: StagedState) -> int:
@@ -171,8 +183,11 @@ def apply_publish_scratch(
 
 def drop_scratch(transaction: Transaction, node: int) -> None:
     """Forget the bytes of a scratch file: it was written anew, or its last name ended."""
-    rows = fetch(transaction.db, "DELETE FROM scratch WHERE node = ? RETURNING file", (node,))
+    rows = fetch(
+        transaction.db, "DELETE FROM scratch WHERE node = ? RETURNING file, sha256", (node,)
+    )
     if rows and rows[0][0] is not None:
+        drop_digests(transaction.db, rows[0][1])
         # A crash before the commit finds the file; whoever settles next removes it.
         transaction.db.execute(
             "INSERT INTO moves(source, target) VALUES(?, '')", (f"staging/{rows[0][0]}",)
@@ -197,6 +212,7 @@ def _keep_scratch(transaction: Transaction, write: Write, target: "_Target", seq
         (target.node, sealed.size, sealed.sha256, int(sealed.kind), sealed.media_type,
          sealed.payload, sealed.file, write.writer_uid, write.writer),
     )  # fmt: skip
+    _record_digests(transaction, sealed)
     mtime_ns = transaction.now_us * 1000 if write.mtime_ns is None else write.mtime_ns
     show(transaction, target.node, seq, None, write.mode, mtime_ns)
     transaction.record_event(
@@ -213,7 +229,9 @@ def _publish(transaction: Transaction, write: Write, target: "_Target", seq: int
     scope, last_us = rows[0]
     collected_us = next_collected_us(transaction.now_us, last_us)
     mtime_ns = transaction.now_us * 1000 if write.mtime_ns is None else write.mtime_ns
-    facts = FileFacts(sealed.kind, sealed.size, sealed.sha256, sealed.media_type, name, mtime_ns)
+    facts = FileFacts(
+        sealed.kind, sealed.size, sealed.sha256, sealed.media_type, name, mtime_ns, write.metadata
+    )
     head, tail = encode_frame(scope, collected_us, facts)
     version = insert_version(
         db, f"data/{scope.replace('.', '/')}/{format_stamp(collected_us)}.json", scope,
@@ -221,10 +239,13 @@ def _publish(transaction: Transaction, write: Write, target: "_Target", seq: int
         created_at=format_collected_at(transaction.now_us), kind=sealed.kind, node=node, name=name,
         mtime_ns=mtime_ns, payload_size=sealed.size, payload_sha256=sealed.sha256,
         media_type=sealed.media_type, writer_uid=write.writer_uid, writer=write.writer,
+        metadata=write.metadata,
     )  # fmt: skip
     if node is not None:
-        drop_scratch(transaction, node)
+        if not target.is_new:
+            drop_scratch(transaction, node)
         show(transaction, node, seq, version.id, write.mode, mtime_ns)
+    _record_digests(transaction, sealed)
     db.execute(
         "UPDATE scopes SET last_us = ?, versions = versions + 1, bytes = bytes + ? WHERE node = ?",
         (collected_us, sealed.size, write.scope_node),
@@ -241,6 +262,11 @@ def _publish(transaction: Transaction, write: Write, target: "_Target", seq: int
         sid = apply_stage(transaction, write, StagedState.PUBLISHED)
         _set_published(transaction, sid, node, version.id)
     return version
+
+
+def _record_digests(transaction: Transaction, sealed: Sealed) -> None:
+    if sealed.digests is not None:
+        record_digests(transaction.db, {sealed.sha256: sealed.digests})
 
 
 def _writer_members(write: Write) -> dict[str, Any]:
@@ -305,6 +331,7 @@ class _Target:
     """Within the scope, folders included."""
     members: dict[str, Any]
     is_live: bool = True
+    is_new: bool = False
 
 
 def _resolve_node(
@@ -315,11 +342,11 @@ def _resolve_node(
     if write.node is None:
         return _Target(None, write.name, encode_name(write.name))
     members: dict[str, Any] = {"node": write.node}
-    name = _find_name(db, write.node, scratch)
-    if name is not None:
-        return _Target(write.node, name, members)
     known = fetch(db, "SELECT 1 FROM nodes WHERE id = ?", (write.node,))
     if known or write.parent is None or write.name is None:
+        name = _find_name(db, write.node, scratch)
+        if name is not None:
+            return _Target(write.node, name, members)
         past = fetch(
             db,
             "SELECT parent, name FROM names WHERE node = ? ORDER BY id DESC LIMIT 1",
@@ -327,9 +354,10 @@ def _resolve_node(
         )
         name = tree.path_within_scope(db, *past[0]) if past else write.name
         return _Target(write.node, name, members, is_live=False)
-    if not tree.is_reachable(db, write.parent):
+    room = tree.find_room(db, write.parent, write.name)
+    if not room.is_reachable:
         raise NotFound("the directory was removed")
-    taken = tree.find_link(db, write.parent, write.name)
+    taken = room.taken
     name = tree.path_within_scope(db, write.parent, write.name)
     if taken is not None and taken[1] is NodeKind.FILE:
         return _Target(taken[0], name, {"node": taken[0]})
@@ -339,13 +367,17 @@ def _resolve_node(
         "INSERT INTO nodes(id, kind, scope) VALUES(?,?,?)",
         (write.node, int(NodeKind.FILE), write.scope_node),
     )
-    insert_name(
-        transaction, write.parent, write.name, write.node, seq, slot=write.slot,
-        touch=False,
-    )  # fmt: skip
+    # A slot that the name has already; or the one that the mount gave it, or a new node's number.
+    slot = next(found for found in (room.slot, write.slot, write.node) if found is not None)
+    add_name(transaction, write.parent, write.name, write.node, seq, None, slot)
     if write.touch:
         touch_directory(transaction, write.parent, write.created_ns)
-    return _Target(write.node, name, {**members, "parent": write.parent, **encode_name(write.name)})
+    else:
+        note_directory(transaction, write.parent)
+    return _Target(
+        write.node, name, {**members, "parent": write.parent, **encode_name(write.name)},
+        is_new=True,
+    )  # fmt: skip
 
 
 def _find_name(db: apsw.Connection, node: int, scratch: ScratchPatterns) -> bytes | None:

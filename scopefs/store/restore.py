@@ -119,7 +119,7 @@ def apply_restore(transaction: Transaction, entry_id: int) -> Restored:
     same = _find_same(db, entry)
     first = fetch(db, "SELECT id FROM data_files WHERE deleted_seq = ? LIMIT 1", (entry_id,))
     for removed, live in same:
-        _let_stand_for(transaction, removed, live)
+        let_stand_for(transaction, removed, live)
     _restore_versions(transaction, entry)
     members: dict[str, Any] = {
         "entry": entry.id, "scope": entry.scope, "versions": entry.versions,
@@ -159,6 +159,7 @@ def _find_same(db: apsw.Connection, entry: TrashEntry) -> list[tuple[int, int]]:
         "SELECT d.id, o.id, d.collected_us, d.kind = o.kind AND d.name IS o.name"
         "  AND d.mtime_ns IS o.mtime_ns AND d.payload_sha256 = o.payload_sha256"
         "  AND d.payload_size = o.payload_size AND d.media_type IS o.media_type"
+        "  AND d.metadata IS o.metadata"
         " FROM data_files d JOIN data_files o ON o.scope = d.scope"
         "  AND o.collected_us = d.collected_us AND o.deleted_seq IS NULL"
         " WHERE d.deleted_seq = ?",
@@ -174,7 +175,7 @@ def _find_same(db: apsw.Connection, entry: TrashEntry) -> list[tuple[int, int]]:
     return found
 
 
-def _let_stand_for(transaction: Transaction, removed: int, live: int) -> None:
+def let_stand_for(transaction: Transaction, removed: int, live: int) -> None:
     """Let a version that is there already stand for the removed one that is the same."""
     db = transaction.db
     node = fetch(db, "SELECT node FROM data_files WHERE id = ?", (removed,))[0][0]
@@ -245,16 +246,9 @@ def _restore_scope_names(
             members["back"] = []
             return 0, [standing]
     seq = transaction.next_seq
-    _show_what_is_there(transaction, entry, seq)
+    show_what_is_there(transaction, scope, entry.id, seq)
     if not taken:
-        # All of them, to where they were.
-        db.execute(
-            f"{_ENDED} INSERT INTO names(parent, name, node, from_seq, came_from, slot)"
-            " SELECT parent, name, node, ?3, id, slot FROM ended",
-            (scope, entry.id, seq),
-        )
-        if count:
-            touch_directory(transaction, scope)
+        bring_all_back(transaction, scope, entry.id, seq)
         return count, []
     names = _Names(transaction, seq)
     for *ended, kind in fetch(
@@ -279,7 +273,19 @@ def _restore_scope_names(
     return len(names.back), names.left
 
 
-def _show_what_is_there(transaction: Transaction, entry: TrashEntry, seq: int) -> None:
+def bring_all_back(transaction: Transaction, scope_node: int, entry_id: int, seq: int) -> None:
+    """Let all names that ended with a scope live again, where they were."""
+    db = transaction.db
+    db.execute(
+        f"{_ENDED} INSERT INTO names(parent, name, node, from_seq, came_from, slot)"
+        " SELECT parent, name, node, ?3, id, slot FROM ended",
+        (scope_node, entry_id, seq),
+    )
+    if db.changes():
+        touch_directory(transaction, scope_node)
+
+
+def show_what_is_there(transaction: Transaction, scope_node: int, entry_id: int, seq: int) -> None:
     """Let files whose names are about to come back show versions that are there.
 
     Who had one open may have written to it after its name had ended; and what came of that may
@@ -295,7 +301,7 @@ def _show_what_is_there(transaction: Transaction, entry: TrashEntry, seq: int) -
         " WHERE CASE WHEN s.version IS NULL THEN EXISTS (SELECT 1 FROM events"
         '   WHERE seq = s.from_seq AND detail LIKE \'"op":"delete"%\')'
         "  ELSE d.id IS NULL OR d.deleted_seq IS NOT NULL END",
-        (entry.scope_node, entry.id),
+        (scope_node, entry_id),
     ):
         newest = fetch(
             db,

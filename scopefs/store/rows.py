@@ -27,7 +27,7 @@ def allocate_nodes(transaction: Transaction, count: int) -> int:
 
 def insert_name(
     transaction: Transaction, parent: int, name: bytes, node: int, seq: int,
-    came_from: int | None = None, slot: int | None = None, *, touch: bool = True,
+    came_from: int | None = None, slot: int | None = None,
 ) -> None:  # fmt: skip
     db = transaction.db
     known = tree.find_slot(db, parent, name)
@@ -37,12 +37,19 @@ def insert_name(
         # A new node's first name takes its number; a further name needs one of its own.
         named = fetch(db, "SELECT 1 FROM names WHERE node = ? LIMIT 1", (node,))
         slot = allocate_nodes(transaction, 1) if named else node
-    db.execute(
+    add_name(transaction, parent, name, node, seq, came_from, slot)
+    touch_directory(transaction, parent)
+
+
+def add_name(
+    transaction: Transaction, parent: int, name: bytes, node: int, seq: int,
+    came_from: int | None, slot: int,
+) -> None:  # fmt: skip
+    """Write the row of a name whose slot is known."""
+    transaction.db.execute(
         "INSERT INTO names(parent, name, node, from_seq, came_from, slot) VALUES(?,?,?,?,?,?)",
         (parent, name, node, seq, came_from, slot),
     )
-    if touch:
-        touch_directory(transaction, parent)
 
 
 def end_name(transaction: Transaction, row: int, parent: int, seq: int) -> None:
@@ -62,6 +69,17 @@ def touch_directory(transaction: Transaction, node: int, at_ns: int | None = Non
         " AND NOT mtime_ns BETWEEN ?2 AND ?3",
         (node, now_ns if at_ns is None else at_ns, now_ns),
     )
+    note_directory(transaction, node)
+
+
+def note_directory(transaction: Transaction, node: int) -> None:
+    """Have the next event say which mtime a directory has now, if it is not the event's time."""
+    for (mtime_ns,) in fetch(
+        transaction.db,
+        "SELECT mtime_ns FROM shown WHERE node = ? ORDER BY from_seq DESC LIMIT 1",
+        (node,),
+    ):
+        transaction.note_touched(node, mtime_ns)
 
 
 def show(

@@ -25,7 +25,8 @@ data_files: one row for every version
     published. mtime_ns: of the source. payload_size, payload_sha256, media_type. deleted_seq: the
     event that moved it to the trash, else null; `path` then lies in trash/, so that it stays true
     and unique. writer_uid, writer: user and program name of the process that opened the file for
-    writing, null where no process is known (an import).
+    writing, null where no process is known (an import). metadata: what its sender said about a
+    payload that is no document, as text.
 names: directory entries over time; an overwrite does not touch them
     id; parent: node of the directory; name: bytes; node: what it names. The entry holds from event
     from_seq until until_seq, null while it lives. came_from: the entry that this one continues
@@ -48,6 +49,12 @@ staged: writes that are not yet settled, and their bytes
 scratch: the bytes of files that make no versions (scopefs.model.scratch), as they were last closed
     node: the file, whose `shown.version` is null; size, sha256, kind, media_type: of its bytes;
     file, payload, writer_uid, writer: as in staged. The staging file stays where it was written.
+chunks: so that parts of payloads over 1 MiB can be checked (scopefs.store.chunks)
+    sha256: of the whole payload; digests: the first 16 bytes of the SHA-256 of each MiB of it, one
+    behind the other. A row may be missing, and is made by whoever reads the payload.
+receipts: which requests with an `Idempotency-Key` were answered lately (scopefs.store.receipts)
+    key: SHA-256 of who asked and of the key; at_us: when; request: SHA-256 of all that was asked;
+    scope, collected_us: of the version that it made.
 moves: files that are to be moved by whoever settles next
     id; source, target: paths relative to the vault; an empty target: to be removed.
 """
@@ -111,6 +118,12 @@ CREATE TABLE scratch(
   node INTEGER PRIMARY KEY, size INTEGER NOT NULL, sha256 BLOB NOT NULL, kind INTEGER NOT NULL,
   media_type TEXT NOT NULL, file TEXT, writer_uid INTEGER, writer TEXT, payload BLOB);
 CREATE INDEX scratch_file ON scratch(file) WHERE file IS NOT NULL;
+CREATE TABLE chunks(sha256 BLOB PRIMARY KEY, digests BLOB NOT NULL) WITHOUT ROWID;
+ALTER TABLE data_files ADD COLUMN metadata TEXT;
+CREATE TABLE receipts(
+  key BLOB PRIMARY KEY, at_us INTEGER NOT NULL, request BLOB NOT NULL, scope TEXT NOT NULL,
+  collected_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX receipts_at ON receipts(at_us);
 CREATE INDEX data_files_trash ON data_files(deleted_seq) WHERE deleted_seq IS NOT NULL;
 """
 

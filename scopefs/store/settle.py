@@ -11,19 +11,21 @@ S2  envelopes are written under temporary names in staging/; blobs are linked in
 S3  syncfs: contents before names
 S4  envelopes are linked into data/
 S5  event lines are appended; syncfs: names and lines
-S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes)
+S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes), by a FULL
+    commit if there are staging files: a row that came back would name one that is gone
 S7  staging files are removed
 
 Only the holder of `settle.lock` makes, moves or removes files in data/, blobs/, trash/ and events/.
 """
 
-import fcntl
 import functools
 import hashlib
 import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +43,9 @@ from scopefs.store.atomic import (
     sync_file_system,
     write_all,
 )
+from scopefs.store.gate import Gate
 from scopefs.store.index import ReaderPool, Version, find_by_id, read_meta, write_meta
-from scopefs.store.journal import Journal, Transaction
+from scopefs.store.journal import Journal, Transaction, touch
 from scopefs.store.layout import Layout
 from scopefs.store.owners import iterate_dead_owners, remove_if_empty
 from scopefs.store.payloads import file_facts
@@ -50,6 +53,10 @@ from scopefs.store.publish import DUE, StagedState, apply_freeze
 from scopefs.store.sql import fetch
 
 BATCH_ROWS = 2000
+
+PATIENCE_S = 60.0
+"""How long another process's settling is waited for; it may have large blobs to hash."""
+
 _EVENT_PAGE = 5000
 _CHUNK_BYTES = 1 << 16
 _BLOBS = "blobs/"
@@ -79,29 +86,40 @@ class Settler:
         self._readers = readers
         # The file lock is one for the whole process.
         self._threads = threading.Lock()
-        self._lock = os.open(layout.lock("settle"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = Gate(layout.lock("settle"), PATIENCE_S)
 
     def close(self) -> None:
         """Close the lock file."""
-        os.close(self._lock)
+        self._lock.close()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep everybody from settling, so that files stay where they are; for a moment."""
+        with self._threads:
+            self._lock.acquire()
+            try:
+                yield
+            finally:
+                self._lock.release()
 
     def settle(self, older_than_us: int, *, wait: bool = False) -> bool:
         """Place all versions published up to that time. True if nothing of them is left.
 
         If another process is settling: `wait` for it, or leave it to that one. Raises `OSError`,
-        `NoSpace`, `IndexBroken`; then everything is where it was, and the next call repeats it.
+        `NoSpace`, `IndexBroken`, `Unavailable`; then everything is where it was, and the next call
+        repeats it.
         """
         with self._threads:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
+            if wait:
+                self._lock.acquire()
+            elif not self._lock.try_acquire():
                 return False
             try:
                 while self._settle_batch(older_than_us):
                     pass
                 return True
             finally:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                self._lock.release()
 
     def _settle_batch(self, older_than_us: int) -> bool:
         """Settle up to `BATCH_ROWS`; True if there may be more."""
@@ -109,13 +127,7 @@ class Settler:
             if not _has_work(db, older_than_us):
                 return False
             rows, last_seq, last_move = self._journal.run(
-                lambda transaction: (
-                    apply_freeze(transaction, older_than_us, BATCH_ROWS),
-                    transaction.head[0],
-                    # Later ones may not be on the disk yet.
-                    fetch(transaction.db, "SELECT COALESCE(MAX(id), 0) FROM moves")[0][0],
-                ),
-                durable=True,
+                lambda transaction: _freeze(transaction, older_than_us), durable=True
             )
             root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -130,8 +142,9 @@ class Settler:
             finally:
                 os.close(root)
             self._report_lost(db, lost)
+        has_files = any(placement.file is not None for placement in placements)
         self._journal.run(
-            lambda transaction: _drop(transaction, placements, last_seq), durable=False
+            lambda transaction: _drop(transaction, placements, last_seq), durable=has_files
         )
         self._sweep(placements)
         return len(rows) == BATCH_ROWS and bool(placements)
@@ -436,6 +449,17 @@ def hash_file(path: Path) -> bytes:
     """SHA-256 of a file. Raises `FileNotFoundError`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def _freeze(
+    transaction: Transaction, older_than_us: int
+) -> tuple[list[tuple[int, int, str | None]], int, int]:
+    """Choose what is settled now: staged rows, the last event, the last move."""
+    # Even if no row is chosen: other processes' commits have to be on the disk as well.
+    touch(transaction)
+    rows = apply_freeze(transaction, older_than_us, BATCH_ROWS)
+    last_move = fetch(transaction.db, "SELECT COALESCE(MAX(id), 0) FROM moves")[0][0]
+    return rows, transaction.head[0], last_move
 
 
 def _drop(transaction: Transaction, placements: list[_Placement], last_seq: int) -> None:

@@ -17,6 +17,7 @@ from scopefs.model.events import decode_detail
 from scopefs.model.naming import NodeKind
 from scopefs.model.scope import Scope
 from scopefs.store import index, tree
+from scopefs.store.chunks import CHUNK_BYTES
 from scopefs.store.index import Version
 from scopefs.store.journal import Transaction
 from scopefs.store.publish import StagedState, drop_scratch
@@ -200,7 +201,7 @@ def apply_delete_scope(transaction: Transaction, scope: Scope) -> Removed:
     )
     _queue_moves_to_trash(db, seq)
     db.execute("UPDATE scopes SET versions = 0, bytes = 0 WHERE node = ?", (node,))
-    _end_names_below(transaction, node, seq)
+    end_names_below(transaction, node, seq)
     transaction.record_event(
         "delete-scope", node,
         {"scope": scope.raw, "node": node, "versions": versions, "sizeBytes": size},
@@ -208,7 +209,7 @@ def apply_delete_scope(transaction: Transaction, scope: Scope) -> Removed:
     return Removed(seq, versions)
 
 
-def _end_names_below(transaction: Transaction, node: int, seq: int) -> None:
+def end_names_below(transaction: Transaction, node: int, seq: int) -> None:
     """End what stands in a scope's directory, and the directory, unless scopes live in it."""
     db = transaction.db
     db.execute(
@@ -275,6 +276,11 @@ def destroy_versions(db: apsw.Connection, condition: str, value: int) -> None:
     ):
         db.execute(f"INSERT INTO moves(source, target) {statement}", (value,))
     db.execute(f"DELETE {staged}", (value,))
+    db.execute(
+        "DELETE FROM chunks WHERE sha256 IN"
+        f" (SELECT payload_sha256 FROM data_files WHERE payload_size > {CHUNK_BYTES}"
+        f" AND {condition})", (value,),
+    )  # fmt: skip
     db.execute(f"DELETE FROM data_files WHERE {condition}", (value,))
 
 

@@ -36,7 +36,8 @@ from scopefs.model.stamps import SECOND_US, format_collected_at, format_stamp
 from scopefs.store.arrivals import iterate_chunks
 from scopefs.store.atomic import sync_file_system
 from scopefs.store.index import Version, find_by_id
-from scopefs.store.payloads import PayloadReader, file_facts
+from scopefs.store.payloads import file_facts
+from scopefs.store.readers import PayloadReader
 from scopefs.store.sql import fetch
 from scopefs.transfer.names import encode_names, load_scope_names, names_path
 from scopefs.vault import Vault

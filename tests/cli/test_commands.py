@@ -583,7 +583,9 @@ def test_mount_serves_http_as_well(run: Run, start: Callable[..., Mounted], path
     mounted = start("vault", "mnt", "--http", "127.0.0.1:0", "--http-auth", "none")
     match = re.search(r"http://\S+", mounted.log)
     assert match is not None
-    request = urllib.request.Request(f"{match[0]}/v1/data/test.scope", b'{"hello":"world"}')
+    request = urllib.request.Request(
+        f"{match[0]}/v1/data/test.scope", b'{"hello":"world"}', {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 201
     latest = mounted.point / "test" / "scope" / ".versions" / "latest.json"
@@ -594,7 +596,7 @@ def test_mount_serves_http_as_well(run: Run, start: Callable[..., Mounted], path
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--http", "127.0.0.1:0"), ("--http", "8080", "--http-auth", "none"),
+    [(), ("--http", "8080", "--http-auth", "none"),
      ("--http", "127.0.0.1:x", "--http-auth", "none"),
      ("--http", "127.0.0.1:99999", "--http-auth", "none"),
      ("--http", "0.0.0.0:0", "--http-auth", "none"), ("--http", "[::]:0", "--http-auth", "none"),

@@ -114,6 +114,8 @@ class Opened:
     appends: bool
     fds: int = 1
     wrote: bool = False
+    was_refused: bool = False
+    """Whether a write failed before it had a part in a session."""
 
     @property
     def is_stale(self) -> bool:
@@ -193,6 +195,7 @@ class Model:
         if file.session is None:
             file.session = (file.content if opened.appends else opened.base) if keep else b""
             file.has_failed = False
+        file.has_failed = file.has_failed or opened.was_refused
         opened.wrote = True
 
     def write(self, opened: Opened, offset: int, data: bytes) -> None:
@@ -557,8 +560,10 @@ class Sessions(RuleBasedStateMachine):
             return
         with pytest.raises(OSError, match="too large"):
             os.pwrite(handle.fd, b"x", TOO_FAR)
-        self.model.begin(handle.of)
-        handle.of.file.has_failed = True
+        if handle.of.wrote:
+            handle.of.file.has_failed = True
+        else:
+            handle.of.was_refused = True
         self.has_failed = True
 
     @rule(handle=handles, size=sizes)

@@ -17,7 +17,7 @@ _GOINGDOWN = 0x8004587D
 _WITHOUT_LOG_FLUSH = struct.pack("I", 2)
 _IMAGE_BYTES = 3 << 30
 """Sparse: what is not used costs nothing."""
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 MAKERS = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-K"],
@@ -61,17 +61,25 @@ class Disk:
         while subprocess.run(["umount", self.path], capture_output=True).returncode:
             assert time.monotonic() < deadline, f"{self.path} is still in use"
             time.sleep(0.02)
+        # A mount namespace that was made meanwhile keeps the dead file system alive, and mounting
+        # the image again would only bring that one back.
+        while self._list_devices():
+            assert time.monotonic() < deadline, f"{self.image} is still mounted in some namespace"
+            time.sleep(0.02)
 
     def clean_up(self) -> None:
         """Leave no mount, no loop device and no image behind."""
-        if self.path.is_mount():
-            subprocess.run(["umount", "-l", self.path], check=False)
-        found = subprocess.run(
-            ["losetup", "-n", "-O", "NAME", "-j", self.image], capture_output=True, text=True
-        )
-        for device in found.stdout.split():
-            subprocess.run(["losetup", "-d", device], check=False)
+        subprocess.run(["umount", "-l", self.path], capture_output=True)
+        for device in self._list_devices():
+            subprocess.run(["losetup", "-d", device], capture_output=True)
         self.image.unlink(missing_ok=True)
+
+    def _list_devices(self) -> list[str]:
+        """The loop devices of the image; they go with the mount."""
+        return subprocess.run(
+            ["losetup", "-n", "-O", "NAME", "-j", self.image],
+            capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
 
 
 def run(*command: str | Path) -> None:

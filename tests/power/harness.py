@@ -1,9 +1,9 @@
 """Rounds of load, cut and check: of the power, or of the daemon alone (kill -9).
 
-A round: the vault is mounted, writers work in it, each in a scope of its own, and at a random moment
-all is cut. Then the vault is opened, sometimes after a recovery that was cut as well, and everything
-that was acknowledged must be there (`told.Expected`, `told.check_trees`), and fit together
-(`check_whole`). What one round leaves is where the next one goes on.
+A round: the vault is mounted, writers work in it, each in a scope of its own, and at a random
+moment all is cut. Then the vault is opened, sometimes after a recovery that was cut as well, and
+everything that was acknowledged must be there (`told.Expected`, `told.check_trees`), and fit
+together (`check_whole`). What one round leaves is where the next one goes on.
 """
 
 import contextlib
@@ -14,9 +14,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apsw
@@ -24,11 +25,16 @@ import apsw
 from scopefs import Vault
 from scopefs.mount.point import is_mounted
 from scopefs.store import index
+from tests.load.loading import note_figures
 from tests.mounting import PATIENCE_S, Mounted, wait_until
 from tests.power.disk import Disk
 from tests.power.told import FOLDER, Expected, Story, Tree, check_trees, load_story
 from tests.store.inspection import check_whole, query
 
+ROUNDS = int(os.environ.get("SCOPEFS_POWER_ROUNDS") or 0)
+"""How many rounds are asked for; 0: as many as a test thinks fit."""
+SEED = int(os.environ.get("SCOPEFS_POWER_SEED") or 0) or random.randrange(1 << 30)
+"""Repeats what the writers do and about when they are cut; never exactly when."""
 WRITERS = 3
 WRITER_MAX_BYTES = 40 << 20
 """What a writer writes in one round, at most."""
@@ -64,7 +70,7 @@ def start_daemon(vault: Path, point: Path, log: Path, program: Sequence[str] = M
 
 
 class Bench:
-    """A vault to be cut, on a disk of its own (`ext4`, `xfs`) or on the one that is there (None)."""
+    """A vault to be cut, on a disk of its own (`ext4`, `xfs`), or (None) on any."""
 
     def __init__(self, directory: Path, kind: str | None, seed: int) -> None:
         self.disk = Disk(directory, kind) if kind else None
@@ -105,10 +111,10 @@ class Bench:
         # The mount or the library recovers, and the other one finds it done.
         by_mount = source.random() < 0.5
         if by_mount:
-            self._mount()
+            self.mount()
         self._check_vault(stories, by_mount=by_mount)
         if not by_mount:
-            self._mount()
+            self.mount()
         self._check_trees(stories)
         self.figures["rounds"] += 1
         self.figures["closes"], self.figures["fsyncs"] = self.expected.closes, self.expected.syncs
@@ -117,7 +123,7 @@ class Bench:
         if self._mounted is not None and program is not MOUNT:
             self._mounted.stop()
             self._mounted = None
-        mounted = self._mounted or self._mount(program)
+        mounted = self._mounted or self.mount(program)
         logs = [self.directory / f"{writer}.{self.rounds}.log" for writer in self._trees]
         for writer, log in zip(self._trees, logs, strict=True):
             directory = self.point / "power" / writer
@@ -131,28 +137,77 @@ class Bench:
             )  # fmt: skip
         wait_until(lambda: all(log.exists() and log.stat().st_size for log in logs))
         # Mostly soon; settling begins after a quarter of a second, and after two at latest.
-        time.sleep(source.choice([0.1, 0.5, 1.5, 2.5]) * (0.5 + source.random()))
+        with self._neighbour():
+            time.sleep(source.choice([0.1, 0.5, 1.5, 2.5]) * (0.5 + source.random()))
+            if source.random() < 0.3:
+                # In the quiet that follows, all is settled.
+                for process in self._running:
+                    process.send_signal(signal.SIGSTOP)
+                time.sleep(0.8 * source.random())
+            return self._cut_writers(mounted, logs)
+
+    def _cut_writers(self, mounted: Mounted, logs: list[Path]) -> list[Story]:
         mounted.check_log()
         assert mounted.process.poll() is None, f"the daemon has ended:\n{mounted.log}"
-        dead = [process for process in self._running if process.poll() is not None]
+        assert all(process.poll() is None for process in self._running), "a writer has ended"
         cut_at = self.disk.cut() if self.disk else time.monotonic()
         mounted.kill()
         self._mounted = None
         self._end_writers()
-        if self.disk:
-            self.disk.unmount()
-            self.disk.mount()
+        self._restart()
         stories = [
             load_story(writer, log, self._trees[writer])
             for writer, log in zip(self._trees, logs, strict=True)
         ]
         for story in stories:
-            early = story.error is not None and story.error[0] < cut_at
-            assert not early and not dead, (
-                f"{story.writer} ended before the cut at {cut_at}, {story.error}:\n{mounted.log}"
+            assert story.error is None or story.error[0] >= cut_at, (
+                f"{story.writer}, before the cut at {cut_at}: {story.error}\n{mounted.log}"
             )
             self.expected.add(story)
         return stories
+
+    @contextlib.contextmanager
+    def _neighbour(self) -> Iterator[None]:
+        """Another program that syncs on the same disk, so that its file system commits at moments
+        that scopefs did not choose."""
+        over = threading.Event()
+        path = self.vault.parent / "neighbour"
+
+        def work() -> None:
+            with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+                while not over.wait(0.02):
+                    file.write(b"x")
+                    os.fsync(file.fileno())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def cut(self, *programs: subprocess.Popen[bytes]) -> None:
+        """Cut the power under the mount and under programs, and switch it on again."""
+        assert self.disk is not None
+        self.disk.cut()
+        self.kill()
+        for process in programs:
+            process.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE_S)
+        self._restart()
+
+    def kill(self) -> None:
+        """kill -9 the daemon, if there is one."""
+        if self._mounted is not None:
+            self._mounted.kill()
+            self._mounted = None
+
+    def _restart(self) -> None:
+        """After a cut: the disk is taken from whoever had it, and comes back."""
+        if self.disk:
+            self.disk.unmount()
+            self.disk.mount()
 
     def _end_writers(self) -> None:
         for process in self._running:
@@ -160,7 +215,8 @@ class Bench:
             process.wait(PATIENCE_S)
         self._running.clear()
 
-    def _mount(self, program: Sequence[str] = MOUNT) -> Mounted:
+    def mount(self, program: Sequence[str] = MOUNT) -> Mounted:
+        """Mount the vault."""
         log = self.directory / f"mount.{time.monotonic_ns()}.log"
         self._mounted = start_daemon(self.vault, self.point, log, program)
         return self._mounted
@@ -200,9 +256,7 @@ class Bench:
                 self.disk.cut()
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE_S)
-            if self.disk:
-                self.disk.unmount()
-                self.disk.mount()
+            self._restart()
             self.figures["cut recoveries"] += 1
 
     # Checks
@@ -284,3 +338,25 @@ def read_tree(directory: Path) -> Tree:
         name = str(path.relative_to(directory))
         tree[name] = FOLDER if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
     return tree
+
+
+def run_rounds(directory: Path, kind: str | None, rounds: int, seed: int) -> None:
+    """Cut so often, on as many disks as that takes; tell the figures. Raises `Lost`."""
+    what = f"power cuts on {kind}" if kind else "kills"
+    print(f"{what}: {rounds} round(s), seed {seed}", flush=True)
+    figures: Counter[str] = Counter()
+    while rounds:
+        part = min(rounds, DISK_ROUNDS)
+        home = directory / f"{kind}-{seed}"
+        home.mkdir()
+        with Bench(home, kind, seed) as bench:
+            for _ in range(part):
+                bench.run_round()
+            bench.close()
+        shutil.rmtree(home)
+        figures += bench.figures
+        rounds, seed = rounds - part, seed + part
+    note_figures(what, **figures, lost=0)
+    # A cut that meets nothing proves nothing.
+    for name in ("unanswered", "drafts", "published"):
+        assert figures[name], f"no cut has met anything that was {name}: {figures}"

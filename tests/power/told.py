@@ -229,9 +229,7 @@ def check_trees(stories: list[Story], found: dict[str, Tree]) -> list[str]:
     moments: list[list[tuple[float, float]]] = []
     for story in stories:
         tree = found[story.writer]
-        all_spans = [
-            (since, until) for since, until, state in story.list_states() if state == tree
-        ]
+        all_spans = [(since, until) for since, until, state in story.list_states() if state == tree]
         spans = [(max(since, synced), until) for since, until in all_spans if until >= synced]
         if not spans:
             what = "older than the last fsync" if all_spans else "never so"

@@ -40,11 +40,14 @@ def main() -> None:
     if "places" in left_out:
         # Before anybody imports it by its name.
         atomic.sync_file_system = lambda fd: None
+    # There as long as somebody holds it.
     disk = _Unsynced() if "journal" in left_out else None
     from scopefs.cli import main as run_scopefs
 
-    run_scopefs()
-    assert disk is not None or "journal" not in left_out
+    try:
+        run_scopefs()
+    finally:
+        del disk
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A program that works in a directory of a mount for ever, and tells what it did and what was answered.
+"""A program that works in a directory of a mount for ever, and tells what was answered.
 
 `python writer.py DIRECTORY LOG SEED MAX_BYTES`. Each line of LOG is written before the writer goes
 on: what it is about to do, and, with the same number, that it was answered 0. LOG must lie where no

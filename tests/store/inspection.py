@@ -11,6 +11,8 @@ from scopefs import Vault
 from scopefs.model.scope import parse_scope
 from scopefs.model.stamps import parse_collected_at
 from scopefs.store import changes, tree
+from scopefs.store.checks import CHECKS, Checked
+from scopefs.store.problems import Problem
 
 SECOND_US = 1_000_000
 NOON_US = parse_collected_at("2026-01-21T12:00:00Z")
@@ -96,14 +98,8 @@ def check_events(vault: Vault) -> None:
 
 
 def check_counters(vault: Vault) -> None:
-    """Fail unless the counters of all scopes are what a recount finds."""
-    kept = query(vault, "SELECT scope, versions, bytes FROM scopes WHERE versions > 0 ORDER BY 1")
-    counted = query(
-        vault,
-        "SELECT scope, COUNT(*), SUM(payload_size) FROM data_files WHERE deleted_seq IS NULL"
-        " GROUP BY scope ORDER BY scope",
-    )
-    assert kept == counted
+    """Fail unless the counters of all scopes are what a recount finds (I8)."""
+    expect_none(find_problems(vault, "scopes"))
 
 
 def check_files(vault: Vault) -> None:
@@ -125,10 +121,8 @@ def check_files(vault: Vault) -> None:
 
 
 def check_trash(vault: Vault) -> None:
-    """Fail unless the trash and the rest are told apart by all that tells them apart."""
-    for path, scope, deleted_seq in query(vault, "SELECT path, scope, deleted_seq FROM data_files"):
-        above = "data" if deleted_seq is None else f"trash/{deleted_seq}"
-        assert path.startswith(f"{above}/{scope.replace('.', '/')}/"), path
+    """Fail unless the trash and the rest are told apart by all that tells them apart (I7, I18)."""
+    expect_none(find_problems(vault, "rows of versions", "trash"))
     listed = {entry.id: entry.versions for entry in vault.trash(limit=1_000_000)}
     counted = query(
         vault, "SELECT deleted_seq, COUNT(*) FROM data_files WHERE deleted_seq > 0 GROUP BY 1"
@@ -137,26 +131,33 @@ def check_trash(vault: Vault) -> None:
 
 
 def check_names(vault: Vault) -> None:
-    """Fail if a live name shows a version that is in the trash, or is not there at all."""
-    shown = query(
-        vault,
-        "SELECT n.name, s.version, d.deleted_seq FROM names n JOIN shown s ON s.node = n.node"
-        "  AND s.from_seq = (SELECT MAX(from_seq) FROM shown WHERE node = n.node)"
-        " LEFT JOIN data_files d ON d.id = s.version"
-        " WHERE n.until_seq IS NULL AND s.version IS NOT NULL AND"
-        "  (d.id IS NULL OR d.deleted_seq IS NOT NULL)",
-    )
-    assert shown == []
+    """Fail if names or what they show do not fit together (I10 to I12)."""
+    expect_none(find_problems(vault, "names", "what is shown"))
+
+
+def find_problems(vault: Vault, *checks: str) -> list[Problem]:
+    """What `scopefs verify` finds, of all checks or of some."""
+    if not checks:
+        return list(vault.verification().run(lambda _name, _count: None))
+    checked = Checked(vault.layout, vault.read, vault._settler.hold)
+    return [
+        problem for name in checks for page in CHECKS[name](checked, [])
+        for problem in page.problems
+    ]  # fmt: skip
+
+
+def expect_none(problems: list[Problem]) -> None:
+    """Fail, and say what was found, if anything was."""
+    assert not problems, "\n".join(map(str, problems))
 
 
 def check_whole(vault: Vault) -> None:
     """Settle, then fail on anything in the vault that does not fit together."""
     vault.settle()
-    check_names(vault)
+    expect_none(find_problems(vault))
     check_trash(vault)
     check_files(vault)
     check_events(vault)
-    check_counters(vault)
 
 
 def start_python(script: str, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:

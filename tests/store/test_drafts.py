@@ -1,5 +1,6 @@
 """Drafts: bytes at any offset, in memory or in a file, sealed with the right hash."""
 
+import errno
 import hashlib
 import os
 import random
@@ -11,7 +12,7 @@ import pytest
 from scopefs.model.payload import Kind
 from scopefs.store.drafts import MEMORY_MAX_BYTES, Draft
 from scopefs.store.owners import Owner
-from scopefs.store.payloads import BytesReader
+from scopefs.store.readers import BytesReader
 
 
 @pytest.fixture
@@ -179,6 +180,37 @@ def test_refused_write_does_not_spoil_the_hash(
             draft.append(b"x" * 10_000)
     draft.write(100_000, b"y" * 10_000)
     check(draft, content + b"y" * 10_000)
+
+
+@pytest.mark.parametrize("refused", ["open", "write"])
+def test_regression_bytes_in_memory_are_kept_if_no_file_can_be_made(
+    draft: Draft, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """A draft that outgrows memory on a disk that takes nothing still has what it had."""
+    draft.append(b"x" * 60_000)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, refused, refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            draft.append(b"y" * 60_000)
+    target = tmp_path / "saved"
+    draft.save(target)
+    assert target.read_bytes() == b"x" * 60_000
+    target.unlink()
+    assert [path.name for path in owner.directory.iterdir()] == ["lock"]
+
+
+def test_missing_staging_directory_is_an_input_output_error(draft: Draft, owner: Owner) -> None:
+    """A vault that is gone is no missing file to whoever writes one."""
+    hidden = owner.directory.with_name("hidden")
+    owner.directory.rename(hidden)
+    with pytest.raises(OSError, match="disk mounted") as caught:
+        draft.append(bytes(100_000))
+    assert caught.value.errno == errno.EIO
+    hidden.rename(owner.directory)
 
 
 @pytest.mark.parametrize(

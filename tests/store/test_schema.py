@@ -13,7 +13,7 @@ from scopefs.store.index import initialize_database, write_meta
 
 TABLES = (
     "meta", "nodes", "scopes", "data_files", "names", "shown", "events", "staged", "scratch",
-    "moves",
+    "chunks", "receipts", "moves",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ TABLE: dict[type[ScopefsError], tuple[int, tuple[int, str], int]] = {
     errors.InvalidTime: (E.EINVAL, (400, "INVALID_TIMESTAMP"), 2),
     errors.NotFound: (E.ENOENT, (404, "NOT_FOUND"), 4),
     errors.Forbidden: (E.EACCES, (403, "FORBIDDEN"), 3),
+    errors.MissingAuth: (E.EACCES, (401, "MISSING_AUTH"), 3),
     errors.VersionImmutable: (E.EPERM, (405, "METHOD_NOT_ALLOWED"), 5),
     errors.NameExists: (E.EEXIST, (409, "CONFLICT"), 5),
     errors.Conflict: (E.EEXIST, (409, "CONFLICT"), 5),
