@@ -3,13 +3,13 @@ chunk, and never a byte that was not compared with its hash.
 """
 
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from urllib.parse import quote
 
 import msgspec
 import trio
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from scopefs.api.queries import (
     Unsatisfiable,
@@ -17,6 +17,7 @@ from scopefs.api.queries import (
     parse_range,
     show_media_type,
 )
+from scopefs.api.streams import Streamed
 from scopefs.api.wire import ErrorBody
 from scopefs.model.envelope import encode_frame
 from scopefs.model.payload import DOCUMENT_MAX_BYTES, Kind
@@ -85,7 +86,7 @@ async def reply_envelope(request: Request, vault: Vault, version: Version) -> Re
 
 
 async def _stream(
-    request: Request, pieces: AsyncIterator[bytes], size: int, status: int,
+    request: Request, pieces: AsyncGenerator[bytes], size: int, status: int,
     headers: dict[str, str], reader: PayloadReader,
 ) -> Response:  # fmt: skip
     """An answer whose first bytes are known to be right: what is damaged gets an error instead."""
@@ -97,16 +98,16 @@ async def _stream(
     if len(first) == size:
         reader.close()
         return Response(first, status, headers)
-    return StreamingResponse(_chain(first, pieces), status, headers)
+    return Streamed(_chain(first, pieces), status, headers)
 
 
-async def _chain(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chain(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     yield first
     async for piece in pieces:
         yield piece
 
 
-async def _iterate(reader: PayloadReader, start: int, size: int) -> AsyncIterator[bytes]:
+async def _iterate(reader: PayloadReader, start: int, size: int) -> AsyncGenerator[bytes]:
     end = start + size
     while start < end:
         piece = await _read(reader, start, min(CHUNK_BYTES, end - start))
@@ -115,7 +116,7 @@ async def _iterate(reader: PayloadReader, start: int, size: int) -> AsyncIterato
     reader.close()
 
 
-async def _iterate_base64(payload: PayloadReader, head: bytes, tail: bytes) -> AsyncIterator[bytes]:
+async def _iterate_base64(payload: PayloadReader, head: bytes, tail: bytes) -> AsyncGenerator[bytes]:
     piece = await _read(payload, 0, _BASE64_CHUNK_BYTES)
     yield head + base64.b64encode(piece)
     for start in _steps(payload.size):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from scopefs.errors import InvalidBody, InvalidQuery, InvalidTime, NotFound
-from scopefs.model.stamps import MAX_US, parse_time
+from scopefs.model.stamps import parse_time
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1000
@@ -22,6 +22,8 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _WHOLE = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
 # A `+` that was not escaped has become a blank.
 _LOST_PLUS = re.compile(r"(.*\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?) (\d\d:?\d\d)\Z", re.ASCII)
+_HAS_SECONDS = re.compile(r"[Tt ]\d\d:\d\d:\d\d|[Tt]\d{6}", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RANGE = re.compile(r"bytes=\s*(\d{0,19})-(\d{0,19})\s*\Z", re.ASCII)
 _PARAMETER = re.compile(r';\s*([\w!#$&+.^`|~*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)')
 _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)\Z", re.IGNORECASE | re.DOTALL)
@@ -71,28 +73,26 @@ def parse_page(query: Mapping[str, str]) -> tuple[int, int]:
 def parse_at(text: str) -> int:
     """An instant, in microseconds: any ISO 8601, with an offset and a fraction or without.
 
-    Of a unit that is named (a day, a second), its end. Raises `InvalidTime`.
+    A time without seconds is the end of the day, month or minute that it names: so `at=` with the
+    collectedAt of a version finds that version, and `at=2026-01-21` the last one of that day.
+    Raises `InvalidTime`.
     """
     lost = _LOST_PLUS.match(text)
     if lost is not None:
         text = f"{lost[1]}+{lost[2]}"
     if "\0" in text or len(text) > 100:
-        raise InvalidTime("the time is none")
-    try:
+        raise InvalidTime("the time cannot be read")
+    if not _HAS_SECONDS.search(text):
         return parse_time(text)
-    except InvalidTime:
-        # The basic form, week dates: what the shorter grammar does not know.
-        try:
-            found = datetime.fromisoformat(text)
-            if found.tzinfo is None:
-                found = found.replace(tzinfo=UTC)
-            whole = found - datetime(1970, 1, 1, tzinfo=UTC)
-        except (ValueError, OverflowError):
-            pass
-        else:
-            us = (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds
-            return min(us, MAX_US - 1)
-        raise
+    try:
+        found = datetime.fromisoformat(text.strip().upper())
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=UTC)
+        whole = found - _EPOCH
+    except (ValueError, OverflowError):
+        # A leap second, a stamp: what only the other grammar knows, or nobody.
+        return parse_time(text)
+    return (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds
 
 
 def parse_name_of(raw_path: bytes) -> bytes:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import trio
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from scopefs import __version__
 from scopefs.api.content import reply, reply_envelope, reply_payload
@@ -21,6 +21,7 @@ from scopefs.api.queries import (
     parse_query,
     parse_whole,
 )
+from scopefs.api.streams import Streamed
 from scopefs.api.wire import (
     AccessPage,
     Health,
@@ -162,8 +163,14 @@ async def follow_events(served: Served, asked: Asked, request: Request) -> Respo
     events = served.feed.follow(
         asked.principal, query.get("scopePrefix", ""), after, served.stop, served.metrics.streams
     )
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+    headers = {
+        "cache-control": "no-store", "content-type": "text/event-stream; charset=utf-8",
+        "x-accel-buffering": "no",
+    }  # fmt: skip
+    if request.method == "HEAD":
+        await events.aclose()
+        return Response(headers=headers)
+    return Streamed(events, 200, headers)
 
 
 async def list_accesses(served: Served, asked: Asked, request: Request) -> Response:

@@ -24,8 +24,11 @@ BACKLOG = 1024
 GRACE_S = 10.0
 """How long open requests may take to finish once the server is told to stop."""
 
-IDLE_S = 30.0
-"""How long a connection may stay open without a request, or with half of a request's head."""
+IDLE_S = 15.0
+"""How long a connection may stay open without a request, or with half of a request's head.
+
+Not longer: hypercorn keeps the descriptor of a connection that its client has closed for as long.
+"""
 
 UNREAD_S = 30
 """How long a client may leave an answer unread before its connection is given up."""

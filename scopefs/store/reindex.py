@@ -21,23 +21,20 @@ version whose envelope is missing keeps its row, and reading it is an error.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scopefs.errors import ScopefsError, VaultInUse
+from scopefs.errors import ScopefsError
 from scopefs.model.envelope import FileFacts
 from scopefs.model.imports import Arrival
 from scopefs.model.naming import show_name
 from scopefs.model.payload import Kind
 from scopefs.model.scope import parse_scope
-from scopefs.model.stamps import format_long_stamp, format_stamp
+from scopefs.model.stamps import format_stamp
 from scopefs.store import changes, tree
-from scopefs.store.atomic import sync_directory
 from scopefs.store.event_files import EventReader
 from scopefs.store.import_names import Names
 from scopefs.store.imports import apply_import
@@ -53,6 +50,14 @@ from scopefs.store.replay import Replay
 from scopefs.store.restore import path_of_past
 from scopefs.store.salvage import OldIndex
 from scopefs.store.sql import Row, fetch
+from scopefs.store.swap import (
+    alone_with,
+    finish_earlier_swap,
+    new_path,
+    remove_files,
+    scan_path,
+    swap_index,
+)
 from scopefs.store.trash import apply_delete_version
 
 Tell = Callable[[str, int], None]
@@ -60,7 +65,6 @@ Tell = Callable[[str, int], None]
 
 _BATCH = 2000
 _PAGE = 500
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
 _BACKUP = "restore it from a backup, then `scopefs reindex` again"
 _FACTS = ("id", "scope", "collected_us", "kind", "name", "mtime_ns", "payload_size",
           "payload_sha256", "media_type", "size_bytes", "metadata")  # fmt: skip
@@ -87,41 +91,6 @@ class Rebuilt:
     problems: list[Problem] = field(default_factory=list)
 
 
-@contextmanager
-def alone_with(layout: Layout) -> Iterator[None]:
-    """Be the only one who has the vault open. Raises `VaultInUse`, naming the others."""
-    path = layout.lock("vault")
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            users = ", ".join(_find_users(os.fstat(lock))) or "another program"
-            raise VaultInUse(
-                f"{layout.root} is in use by {users}: unmount it and end other programs that have "
-                "it open, then try again"
-            ) from None
-        yield
-    finally:
-        os.close(lock)
-
-
-def _find_users(lock: os.stat_result) -> list[str]:
-    """Who holds a lock, by the kernel's list: `scopefs (process 1234)`."""
-    wanted = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
-    found = []
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()
-            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == wanted:
-                pid = fields[4]
-                name = "process"
-                with contextlib.suppress(OSError):
-                    name = Path(f"/proc/{pid}/comm").read_text().strip()
-                found.append(f"{name} (process {pid})")
-    return sorted(set(found))
-
-
 def rebuild_index(layout: Layout, now_us: int, tell: Tell) -> Rebuilt:
     """Make index.db anew. Raises `VaultInUse`, `NotAVault`, `NewerFormat`, `OSError`."""
     vault_id = load_vault_file(layout).id
@@ -129,15 +98,15 @@ def rebuild_index(layout: Layout, now_us: int, tell: Tell) -> Rebuilt:
         for path in (layout.data, layout.blobs, layout.events, layout.staging, layout.partial,
                      layout.trash, layout.logs):  # fmt: skip
             path.mkdir(mode=0o700, exist_ok=True)
-        _finish_earlier(layout)
-        _remove(_new_path(layout))
-        _remove(_scan_path(layout))
+        finish_earlier_swap(layout)
+        remove_files(new_path(layout))
+        remove_files(scan_path(layout))
         old = OldIndex(layout.index, vault_id)
         try:
             result = _Rebuild(layout, vault_id, old, now_us, tell).run()
         finally:
             old.close()
-        result.old = _swap(layout, now_us)
+        result.old = swap_index(layout, now_us)
     return result
 
 
@@ -153,14 +122,15 @@ class _Rebuild:
         self._result = Rebuilt()
         self._kept_files: set[str] = set()
         """Staging files that rows name."""
-        self._db = initialize_database(str(_new_path(layout)))
+        self._lacks_events = False
+        self._db = initialize_database(str(new_path(layout)))
 
     def run(self) -> Rebuilt:
         db = self._db
         # A cut leaves a file that is begun anew, so nothing here waits for the disk.
         for pragma in ("journal_mode = MEMORY", "synchronous = OFF", "cache_size = -65536"):
             fetch(db, f"PRAGMA {pragma}")
-        db.execute("ATTACH ? AS scan", (str(_scan_path(self._layout)),))
+        db.execute("ATTACH ? AS scan", (str(scan_path(self._layout)),))
         fetch(db, "PRAGMA scan.journal_mode = OFF")
         fetch(db, "PRAGMA scan.synchronous = OFF")
         try:
@@ -179,7 +149,8 @@ class _Rebuild:
             self._report_missing()
             self._import_unknown()
             with db:
-                self._name_nameless()
+                if self._lacks_events:
+                    self._name_nameless()
                 self._end_lost_scratch(replay.scratch)
                 self._recount()
             self._keep_staging_files()
@@ -221,6 +192,7 @@ class _Rebuild:
         for event in reader.iterate(at_least):
             fault = replay.apply(event.seq, event.at_us, event.detail, event.hash)
             if fault is not None:
+                self._lacks_events = True
                 self._note(
                     "events", f"event {event.seq}", f"cannot be made again: {fault}",
                     "what it did is missing; see what is said of the events before it",
@@ -232,6 +204,7 @@ class _Rebuild:
         write_meta(db, "settled_seq", reader.settled_seq)
         db.execute("COMMIT")
         self._tell("events read", int(read_meta(db, "settled_seq") or 0))
+        self._lacks_events = self._lacks_events or reader.lost > 0
         self._result.problems += reader.problems
         self._result.salvaged_events = reader.salvaged
         return replay
@@ -542,66 +515,3 @@ class _Rebuild:
 
     def _note(self, code: str, where: str, what: str, do: str) -> None:
         self._result.problems.append(Problem(code, where, what, do))
-
-
-# R8: the swap
-
-
-def _new_path(layout: Layout) -> Path:
-    return layout.root / "index.db.new"
-
-
-def _scan_path(layout: Layout) -> Path:
-    return layout.root / "index.db.new.scan"
-
-
-def _rebuilt_path(layout: Layout) -> Path:
-    return layout.root / "index.db.rebuilt"
-
-
-def _finish_earlier(layout: Layout) -> None:
-    """Let a rebuilt index take its place, if the swap was cut short; it is salvaged from then."""
-    rebuilt = _rebuilt_path(layout)
-    if not layout.index.exists():
-        for suffix in _SUFFIXES[1:]:
-            Path(f"{layout.index}{suffix}").unlink(missing_ok=True)
-        if rebuilt.exists():
-            rebuilt.rename(layout.index)
-    rebuilt.unlink(missing_ok=True)
-    sync_directory(layout.root)
-
-
-def _swap(layout: Layout, now_us: int) -> Path | None:
-    """Put the new index into its place; returns where the old one is."""
-    new, rebuilt = _new_path(layout), _rebuilt_path(layout)
-    _remove(_scan_path(layout))
-    for suffix in _SUFFIXES[1:]:
-        Path(f"{new}{suffix}").unlink(missing_ok=True)
-    new.chmod(0o600)
-    fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    new.rename(rebuilt)
-    aside: Path | None = None
-    if layout.index.exists():
-        aside = layout.root / f"index.db.broken-{format_long_stamp(now_us)}"
-        for suffix in ("", "-wal"):
-            source = Path(f"{layout.index}{suffix}")
-            if source.exists():
-                _remove(Path(f"{aside}{suffix}"), suffixes=("",))
-                os.link(source, f"{aside}{suffix}")
-        sync_directory(layout.root)
-        layout.index.unlink()
-    for suffix in _SUFFIXES[1:]:
-        Path(f"{layout.index}{suffix}").unlink(missing_ok=True)
-    sync_directory(layout.root)
-    rebuilt.rename(layout.index)
-    sync_directory(layout.root)
-    return aside
-
-
-def _remove(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
-    for suffix in suffixes:
-        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -31,5 +31,4 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
     yield begin
     for server in started:
-        server.client.close()
         server.end()

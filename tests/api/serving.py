@@ -41,6 +41,7 @@ class Served:
         self.is_unix = self.bound.startswith("unix:")
         self.url = "http://localhost" if self.is_unix else self.bound
         self.token = ensure_default_token(Layout(vault), "")
+        self._clients: list[httpx.Client] = []
         self.client = self.make_client(self.token)
 
     @property
@@ -60,9 +61,16 @@ class Served:
         path = self.bound.removeprefix("unix:") if self.is_unix else None
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         transport = httpx.HTTPTransport(uds=path)
-        return httpx.Client(
+        client = httpx.Client(
             base_url=self.url, headers=headers, timeout=PATIENCE_S, transport=transport, **options
         )
+        self._clients.append(client)
+        return client
+
+    def close_clients(self) -> None:
+        """Close what connections there are."""
+        for client in self._clients:
+            client.close()
 
     def make_token(self, name: str, rights: str, *scopes: str) -> httpx.Client:
         """A client with a token of its own."""
@@ -86,9 +94,9 @@ class Served:
 
     def stop(self) -> None:
         """Ctrl+C, and check that it ends as it should and complained of nothing."""
-        self.client.close()
         self.process.send_signal(signal.SIGINT)
         assert (self.process.wait(PATIENCE_S), self.log) == (0, "")
+        self.close_clients()
 
     def kill(self) -> None:
         """kill -9."""
@@ -97,6 +105,8 @@ class Served:
 
     def end(self) -> None:
         """Leave nothing behind."""
+        if hasattr(self, "client"):
+            self.close_clients()
         assert self.process.stdout is not None
         self.process.stdout.close()
         if self.process.poll() is None:

@@ -70,7 +70,9 @@ def test_a_range_behind_the_end(served: Served, asked: str) -> None:
     assert response.json()["details"] == {"sizeBytes": SIZE}
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=0-1,5-6", "bytes=-", ""])
+@pytest.mark.parametrize(
+    "asked", ["bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=0-1,5-6", "bytes=-", ""]
+)
 def test_no_range(served: Served, asked: str) -> None:
     """What is no single range is passed over: all of it."""
     response = served.client.get("/v1/data/raw.small?content=raw", headers={"Range": asked})

@@ -6,6 +6,7 @@ from pathlib import Path
 import apsw
 
 from scopefs import Vault
+from scopefs.model.imports import decode_arrival
 from scopefs.store import index
 from scopefs.store.sql import fetch
 from tests.store.inspection import check_whole, query
@@ -27,6 +28,14 @@ def load_index(path: Path) -> bytes:
         return digest_index(db)
     finally:
         db.close()
+
+
+def check_placed(root: Path) -> None:
+    """Fail unless each file in data/ and blobs/ is whole, before anybody has opened the vault."""
+    for path in (root / "blobs").rglob("*/*"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    for path in (root / "data").rglob("*.json"):
+        decode_arrival(path.read_bytes())
 
 
 def check_open(vault: Vault) -> None:

@@ -5,6 +5,7 @@ is written into a directory of its own, in three ways: all that was done (the pr
 what was synced, and nothing else; and what was synced, with some of the rest, torn or not. Each is
 opened, and
 
+- every file in data/ and blobs/ is whole, before anybody has opened the vault;
 - the index is in the state of one commit: none older than the last durable one, none that had not
   begun (semantics D4);
 - every promise holds that was made before (D1);
@@ -29,7 +30,7 @@ import pytest
 
 from scopefs import Vault
 from scopefs.store.journal import Journal
-from tests.crash.checks import check_closed, check_open, digest_index, load_index
+from tests.crash.checks import check_closed, check_open, check_placed, digest_index, load_index
 from tests.crash.deeds import LOAD, do, end
 from tests.crash.disk import ROOT, Crash, Disk
 from tests.crash.tape import Tape, recording
@@ -175,6 +176,7 @@ def test_every_prefix_is_recovered(recorded: Recording, place: Path, crash: Cras
 
 def _check_prefix(recorded: Recording, root: Path, at: int, crash: Crash) -> None:
     first = recorded.commits[0].ended
+    check_placed(root)
     if at >= first:
         assert (root / "index.db").exists(), "the vault is gone"
         assert load_index(root / "index.db") in recorded.list_states(at, crash), "no such state"

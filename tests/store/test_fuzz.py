@@ -2,7 +2,7 @@
 
 vault.json, config.toml, lines of events/, staging/, partial/, and index.db with bytes changed: an
 error of ours or the right answer, and always one of the two. `SCOPEFS_FUZZ` multiplies the number
-of examples; `SCOPEFS_FUZZ_SEED` repeats those of index.db.
+of examples; `SCOPEFS_FUZZ_SEED` chooses those of index.db.
 """
 
 import hashlib
@@ -355,7 +355,7 @@ def _use(root: Path, known: set[str]) -> None:
 
 def test_index_with_changed_bytes(tmp_path: Path) -> None:
     """An error of ours, or the right bytes; no other error, and no end that never comes."""
-    seed = int(os.environ.get("SCOPEFS_FUZZ_SEED", random.randrange(1 << 30)))
+    seed = int(os.environ.get("SCOPEFS_FUZZ_SEED", "1"))
     known = _make_index(tmp_path / "vault")
     (tmp_path / "known").write_text(json.dumps(list(known)))
     arguments = [str(tmp_path / "vault"), str(seed), str(FLIPS)]

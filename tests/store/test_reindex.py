@@ -254,9 +254,9 @@ def damage_table(root: Path, table: str) -> None:
     """Overwrite the first page of a table in index.db with garbage."""
     db = apsw.Connection(str(root / "index.db"))
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    page = db.execute(
-        "SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)
-    ).fetchall()[0][0]
+    page = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchall()[0][
+        0
+    ]
     size = db.execute("PRAGMA page_size").fetchall()[0][0]
     db.close()
     with (root / "index.db").open("r+b") as file:
@@ -581,6 +581,7 @@ _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 import scopefs.store.reindex as reindex
+import scopefs.store.swap as swap
 from scopefs.store.layout import Layout
 
 point, root = sys.argv[1], Path(sys.argv[2])
@@ -598,14 +599,14 @@ if point.startswith("_"):
     setattr(reindex._Rebuild, point, after(getattr(reindex._Rebuild, point)))
 elif point.startswith("sync"):
     count = int(point.removeprefix("sync"))
-    sync = reindex.sync_directory
+    sync = swap.sync_directory
     def counted(path):
         global count
         sync(path)
         count -= 1
         if not count:
             die()
-    reindex.sync_directory = counted
+    swap.sync_directory = counted
 elif point == "replay":
     apply = reindex.Replay.apply
     def cut(self, seq, *arguments):

@@ -38,13 +38,15 @@ looked at once more while nobody settles.
 """
 
 from scopefs.store.checks.context import Checked, Cursor, Page
-from scopefs.store.checks.events import check_events
-from scopefs.store.checks.files import (
-    check_blobs,
+from scopefs.store.checks.directories import (
     check_events_directory,
     check_partial,
     check_root,
     check_staging,
+)
+from scopefs.store.checks.events import check_events
+from scopefs.store.checks.files import (
+    check_blobs,
     check_stray_blobs,
     check_stray_envelopes,
     check_versions,

@@ -22,6 +22,7 @@ Cursor: TypeAlias = list[Any]
 T = TypeVar("T")
 
 REINDEX = "unmount, then `scopefs reindex` makes the index again from the files"
+FOREIGN = "it is not of scopefs: move it out of the vault"
 _BURST_S = 0.1
 
 

@@ -224,19 +224,20 @@ def check_shown(checked: Checked, after: Cursor) -> Iterator[Page]:
     return _check_pages(
         checked, after, "I12",
         "SELECT s.node, s.from_seq, s.version, s.mode, s.mtime_ns, s.target, k.kind, d.id, d.node,"
-        " d.deleted_seq, (SELECT MAX(seq) FROM events),"
+        " d.deleted_seq, (SELECT MAX(seq) FROM events), k.scope,"
         " NOT EXISTS (SELECT 1 FROM shown o WHERE o.node = s.node AND o.from_seq > s.from_seq)"
         "  AND EXISTS (SELECT 1 FROM names n WHERE n.node = s.node AND n.until_seq IS NULL)"
         " FROM shown s LEFT JOIN nodes k ON k.id = s.node"
         " LEFT JOIN data_files d ON d.id = s.version"
         " WHERE (s.node, s.from_seq) > (?, ?) ORDER BY s.node, s.from_seq LIMIT ?",
-        _PAGE, lambda row: f"shown {row[0]}, since event {row[1]}", _find_shown_faults, keys=2,
+        _PAGE, lambda row: f"shown {row[0]}, since event {row[1]}",
+        lambda row: _find_shown_faults(checked, row), keys=2,
     )  # fmt: skip
 
 
-def _find_shown_faults(row: Row) -> Faults:
+def _find_shown_faults(checked: Checked, row: Row) -> Faults:
     (node, from_seq, version, mode, _, target, kind, known, version_node, deleted_seq, last_seq,
-     is_live) = row  # fmt: skip
+     scope_node, is_live) = row  # fmt: skip
     if kind is None:
         yield f"node {node} is not there"
         return
@@ -250,12 +251,25 @@ def _find_shown_faults(row: Row) -> Faults:
         return
     if kind != NodeKind.FILE:
         yield "something else than a file shows a version"
-    if known is not None and version_node != node:
+    if known is not None and version_node != node and not _stands(checked, scope_node, version):
         yield f"version {version} is not one of it"
     if is_live and known is None:
         yield f"a name shows version {version}, which is not there"
     if is_live and deleted_seq is not None:
         yield f"a name shows version {version}, which is in the trash"
+
+
+def _stands(checked: Checked, scope_node: int, version: int) -> bool:
+    """Whether a version stands for an equal one that was restored: of another file, maybe."""
+    with checked.read() as db:
+        rows = fetch(
+            db,
+            "SELECT detail FROM events WHERE scope = ?"
+            ' AND detail LIKE \'"op":"restore"%\' AND detail LIKE \'%"same":%\'',
+            (scope_node,),
+        )
+    pairs = [pair for row in rows for pair in decode_detail(row[0]).get("same", ())]
+    return any(live == version for _, live in pairs)
 
 
 def check_trash(checked: Checked, after: Cursor) -> Iterator[Page]:

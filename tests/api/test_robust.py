@@ -1,0 +1,203 @@
+"""Clients that are slow, half gone, many or ill-willed: others do not notice, and nothing stays."""
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from scopefs import Vault
+from tests.api.serving import (
+    Served,
+    count_files,
+    error_of,
+    list_staged,
+    read_answer,
+    read_status_kib,
+)
+from tests.mounting import wait_until
+
+IDLE = 1000
+MIB = 1 << 20
+
+
+def check_others(served: Served) -> None:
+    """Somebody else is served at once."""
+    start = time.monotonic()
+    assert served.client.get("/health").status_code == 200
+    assert served.post("others.are", b"{}").status_code == 201
+    assert time.monotonic() - start < 5
+
+
+def test_slow_clients(served: Served) -> None:
+    """Heads and bodies that come byte by byte, and answers that nobody reads."""
+    served.post("slow.answer", bytes(30 * MIB), Content_Type="application/zip")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(served.connect()) for _ in range(60)]
+        for connection in slow[:20]:
+            connection.sendall(b"POST /v1/data/slow.head HTTP/1.1\r\nHost: loc")
+        for connection in slow[20:40]:
+            connection.sendall(served.head("POST", "/v1/data/slow.body", "Content-Length: 500000"))
+            connection.sendall(b"x")
+        for connection in slow[40:]:
+            connection.sendall(served.head("GET", "/v1/data/slow.answer?content=raw"))
+        check_others(served)
+        for connection in slow[:40]:
+            connection.sendall(b"x")
+        check_others(served)
+    wait_until(lambda: list_staged(served.vault) == [] or settle(served))
+    assert served.client.get("/v1/data/slow.body/versions").json()["total"] == 0
+    check_others(served)
+
+
+def settle(served: Served) -> bool:
+    """Have what is published placed, so that only what was left behind remains in staging/."""
+    with Vault.open(served.vault) as vault:
+        vault.settle()
+    return False
+
+
+def test_idle_connections(served: Served) -> None:
+    """A thousand connections that ask nothing stop nobody."""
+    with ExitStack() as stack:
+        for _ in range(IDLE):
+            stack.enter_context(served.connect())
+        wait_until(lambda: count_files(served.process.pid) > IDLE)
+        check_others(served)
+    check_others(served)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+     b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+     b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 50_000 + b"\r\n", b"\x16\x03\x01\x02\x00\x01",
+     b"GET / HTTP/9.9\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+     b"POST /v1/data/a.b HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+     b"POST /v1/data/a.b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+     b"Content-Length: 6\r\n\r\nhello!"],
+)  # fmt: skip
+def test_heads_that_are_none(served: Served, head: bytes) -> None:
+    """Huge, garbled or contradictory heads are refused."""
+    with served.connect() as connection:
+        try:
+            connection.sendall(head)
+            answer = connection.recv(65_536)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = b""
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer[:100]
+    check_others(served)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("how", ["close", "half", "reset"])
+def test_aborted_uploads_leave_nothing(
+    serve: Callable[..., Served], chunked: bool, how: str
+) -> None:
+    """An upload that is cut makes no version, and its bytes do not stay."""
+    server = serve()
+    field = "Transfer-Encoding: chunked" if chunked else "Content-Length: 900000"
+    part = b"%x\r\n" % 600_000 + bytes(600_000) if chunked else bytes(600_000)
+    with server.connect() as connection:
+        connection.sendall(
+            server.head("POST", "/v1/data/cut.off", field, "Content-Type: image/png")
+        )
+        connection.sendall(part)
+        wait_until(lambda: list_staged(server.vault) != [])
+        if how == "half":
+            connection.shutdown(socket.SHUT_WR)
+            read_answer(connection)
+        elif how == "reset":
+            linger = (1).to_bytes(4, "little") + bytes(4)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    wait_until(lambda: list_staged(server.vault) == [])
+    assert server.client.get("/v1/data/cut.off/versions").json()["total"] == 0
+    assert list(server.vault.joinpath("partial").iterdir()) == []
+    server.stop()
+
+
+def test_a_half_closed_client_gets_its_answer(served: Served) -> None:
+    """Who has said everything and ends its side still hears what became of it."""
+    with served.connect() as connection:
+        body = b'{"n":1}'
+        head = served.head("POST", "/v1/data/half.closed", f"Content-Length: {len(body)}")
+        connection.sendall(head + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_answer(connection)
+    assert answer.startswith(b"HTTP/1.1 201")
+    assert b'"status":"stored"' in answer
+
+
+def test_a_refused_body_is_not_read(serve: Callable[..., Served]) -> None:
+    """413 comes while the client still sends, and neither memory nor descriptors are lost."""
+    server = serve()
+    server.post("warm.up", b"{}")
+    files, before_kib = count_files(server.process.pid), read_status_kib(server.process.pid)
+    for _ in range(20):
+        with server.connect() as connection:
+            connection.sendall(server.head("POST", "/v1/data/too.big", "Content-Length: 60000000"))
+            answer = connection.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 413")
+            try:
+                for _ in range(100):
+                    connection.sendall(bytes(65_536))
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+    wait_until(lambda: count_files(server.process.pid) <= files + 1)
+    assert read_status_kib(server.process.pid) - before_kib < 20_000
+    server.stop()
+
+
+def test_a_connection_is_used_again(served: Served) -> None:
+    """One connection serves refusals, streams and stores, one after the other."""
+    served.post("again.big", bytes(3 * MIB), Content_Type="application/zip")
+    with served.make_client(served.token) as client:
+        for _ in range(5):
+            assert len(client.get("/v1/data/again.big?content=raw").content) == 3 * MIB
+            assert error_of(client.get("/v1/data/No"))[0] == 400
+            assert client.post("/v1/data/again.json", content=b"{}").status_code == 201
+            assert client.get("/v1/data/again.big").json()["data"]["sizeBytes"] == 3 * MIB
+            assert client.delete("/v1/data/again.json").status_code == 204
+            assert client.head("/v1/data/again.big?content=raw").status_code == 200
+
+
+def test_web_sockets_are_refused(served: Served) -> None:
+    """An upgrade that nobody offers is refused, without a token too."""
+    with served.connect() as connection:
+        connection.sendall(
+            b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 403")
+    check_others(served)
+
+
+def test_a_full_disk_is_told(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """A payload over what the vault allows is 413, with a body limit above that too."""
+    with Vault.open(tmp_path / "vault", create=True):
+        pass
+    (tmp_path / "vault" / "config.toml").write_text("[limits]\nmax_file_bytes = 100\n")
+    server = serve()
+    assert error_of(server.post("full.disk", b'{"a":"%s"}' % (b"x" * 200))) == (
+        413, "CONTENT_TOO_LARGE",
+    )  # fmt: skip
+    server.stop()
+
+
+def test_a_larger_limit(serve: Callable[..., Served]) -> None:
+    """With a larger --http-max-body an object over 50 MiB is a blob; a smaller one limits."""
+    server = serve("--http-max-body", str(80 * MIB))
+    body = b'{"a":"' + b"x" * (60 * MIB) + b'"}'
+    assert server.post("more.json", body).status_code == 201
+    data = server.client.get("/v1/data/more.json").json()["data"]
+    assert (data["encoding"], data["mimeType"]) == ("blob", "application/json")
+    assert server.client.get("/v1/data/more.json?content=raw").content == body
+    assert error_of(server.post("more.json", body[:-1])) == (400, "INVALID_BODY")
+    server.stop()
+    small = serve("--http-max-body", "10")
+    assert error_of(small.post("more.json", json.dumps("x" * 20).encode()))[0] == 413
+    small.stop()

@@ -1,0 +1,111 @@
+"""Many at once, the mount beside it, and kill -9 under load."""
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.api.serving import JSON, Served
+from tests.mounting import PATIENCE_S, Mounted, run_scopefs, wait_until
+
+
+def test_fifty_at_once(served: Served) -> None:
+    """50 parallel POSTs to one scope: 50 times 201, 50 versions, each with its own bytes."""
+    bodies = [b'{"n": %d}' % number for number in range(50)]
+    barrier = threading.Barrier(50)
+
+    def post(body: bytes) -> httpx.Response:
+        with served.make_client(served.token) as client:
+            client.get("/health")
+            barrier.wait()
+            return client.post("/v1/data/fifty.posts", content=body)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(post, bodies))
+    assert [answer.status_code for answer in answers] == [201] * 50
+    times = [answer.json()["collectedAt"] for answer in answers]
+    assert len(set(times)) == 50
+    assert served.client.get("/v1/data/fifty.posts/versions").json()["total"] == 50
+    for time, body in zip(times, bodies, strict=True):
+        found = served.client.get("/v1/data/fifty.posts", params={"at": time, "content": "raw"})
+        assert found.content == body
+
+
+def test_the_mount_beside_it(start: Callable[..., Mounted]) -> None:
+    """What is posted shows in the mount at once, and what is saved there at once over HTTP."""
+    mounted = start("vault", "mnt", "--http", "127.0.0.1:0")
+    url = re.search(r"http://\S+", mounted.log)
+    assert url is not None
+    token = run_scopefs("token", "show", vault=mounted.vault).stdout.decode().strip()
+    with httpx.Client(
+        base_url=url[0], headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S
+    ) as client:
+        for number in range(20):
+            body = b'{"n":%d,"more":"%s"}' % (number, b"x" * number)
+            headers = {**JSON, "X-Filename": "n.json"}
+            answer = client.post("/v1/data/both.ways", content=body, headers=headers)
+            assert answer.status_code == 201
+            scope = mounted.point / "both" / "ways"
+            assert (scope / "n.json").read_bytes() == body
+            latest = json.loads((scope / ".versions" / "latest.json").read_bytes())
+            assert latest["collectedAt"] == answer.json()["collectedAt"]
+            text = f"saved {number}"
+            (scope / "m.txt").write_text(text)
+
+            def is_there(text: str = text) -> bool:
+                # RELEASE, and with it the publication, may come after close() has returned.
+                found = client.get("/v1/data/both.ways/names/m.txt")
+                return found.status_code == 200 and found.text == text
+
+            wait_until(is_there, 2)
+        client.delete("/v1/data/both.ways/names/m.txt")
+        assert sorted(path.name for path in scope.iterdir()) == ["n.json"]
+        client.delete("/v1/data/both.ways")
+        assert list((mounted.point / "both").iterdir()) == []
+    mounted.stop()
+    mounted.check_log()
+
+
+def test_kill_under_load(serve: Callable[..., Served]) -> None:
+    """After kill -9 every 201 is there, byte for byte, and half of nothing."""
+    server = serve()
+    stored: list[tuple[str, str, bytes]] = []
+    lock = threading.Lock()
+
+    def post(worker: int) -> None:
+        scope = f"killed.w{worker}"
+        with server.make_client(server.token) as client:
+            for number in range(100_000):
+                body = b'{"w":%d,"n":%d,"x":"%s"}' % (
+                    worker,
+                    number,
+                    b"x" * (number * 997 % 150_000),
+                )
+                try:
+                    answer = client.post(f"/v1/data/{scope}", content=body)
+                except httpx.TransportError:
+                    return
+                assert answer.status_code == 201
+                with lock:
+                    stored.append((scope, answer.json()["collectedAt"], body))
+
+    for _ in range(3):
+        threads = [threading.Thread(target=post, args=(worker,)) for worker in range(8)]
+        before = len(stored)
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(stored) > before + 150)
+        server.kill()
+        for thread in threads:
+            thread.join()
+        server = serve()
+        for scope, time, body in stored[before:]:
+            found = server.client.get(f"/v1/data/{scope}", params={"at": time, "content": "raw"})
+            assert found.content == body, (scope, time)
+    total = sum(item["versionCount"] for item in server.client.get("/v1/data").json()["scopes"])
+    # What was committed and could not be answered any more may be there too: one for each client.
+    assert len(stored) <= total <= len(stored) + 3 * 8
+    server.stop()
