@@ -275,11 +275,11 @@ class Vault:
     ) -> Callable[[Transaction], Stored]:  # fmt: skip
         """Seal what a draft holds, and return the change that stores it, for `apply_all`.
 
-        `is_blob`: it is no document, whatever it looks like. `media_type`: what its sender calls it.
-        `metadata`: what its sender says about that. `once`: nothing is stored if it was before; its
+        `is_blob`: it is no document, whatever it looks like. `media_type`: what its sender calls
+        it. `metadata`: what it says about it. `once`: nothing is stored if it was before; its
         `request` is of everything but the bytes. `object_only`: a JSON object, of whatever size.
-        Raises `InvalidBody` if it is empty, or is no object and has to be. If the change fails, the caller
-        says `draft.leave()`; if it was done before, `draft.discard()`.
+        Raises `InvalidBody` if it is empty, or is no object and has to be. If the change fails,
+        the caller says `draft.leave()`; if it was done before, `draft.discard()`.
         """
         if not draft.size:
             raise InvalidBody("nothing to store: an empty payload makes no version")

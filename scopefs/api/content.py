@@ -116,7 +116,9 @@ async def _iterate(reader: PayloadReader, start: int, size: int) -> AsyncGenerat
     reader.close()
 
 
-async def _iterate_base64(payload: PayloadReader, head: bytes, tail: bytes) -> AsyncGenerator[bytes]:
+async def _iterate_base64(
+    payload: PayloadReader, head: bytes, tail: bytes
+) -> AsyncGenerator[bytes]:
     piece = await _read(payload, 0, _BASE64_CHUNK_BYTES)
     yield head + base64.b64encode(piece)
     for start in _steps(payload.size):

@@ -6,6 +6,7 @@ Every error leaves here in its one shape, every request with its line in the acc
 
 import logging
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -47,7 +48,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._note)
         scope["scopefs"] = exchange.asked
         try:
             try:
@@ -63,7 +64,7 @@ class Door:
                     answer = answer_error(error, f"{scope['method']} {scope['path']}")
                     await answer(scope, exchange.receive, exchange.send)
         finally:
-            self._note(scope, exchange)
+            exchange.end()
 
     async def _let_in(self, scope: Scope, exchange: "_Exchange") -> bool:
         """Check who asks, and from where; True if that was all there was to answer."""
@@ -107,7 +108,14 @@ class Door:
 class _Exchange:
     """One request and its answer, as they pass by."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send,
+        note: "Callable[[Scope, _Exchange], None]",
+    ) -> None:  # fmt: skip
+        """`note`: told once how it went, before the client has the last of the answer."""
+        self._scope = scope
+        self._note = note
+        self._is_noted = False
         self.asked = Asked()
         self.origin: str | None = None
         self.started_s = time.perf_counter()
@@ -116,6 +124,12 @@ class _Exchange:
         names = {name for name, value in scope["headers"] if value != b"0"}
         self._is_read = not names & {b"content-length", b"transfer-encoding"}
         self._is_head = scope["method"] == "HEAD"
+
+    def end(self) -> None:
+        """Note how it went, unless that was done."""
+        if not self._is_noted:
+            self._is_noted = True
+            self._note(self._scope, self)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -128,13 +142,19 @@ class _Exchange:
             self.asked.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-content-type-options"] = "nosniff"
+            if not self._is_read:
+                # Whoever is answered before it has said everything must not ask here again.
+                headers["connection"] = "close"
             if self.origin is not None:
                 headers["access-control-allow-origin"] = self.origin
                 headers["access-control-expose-headers"] = _EXPOSED
                 headers.add_vary_header("origin")
         elif not self._is_head:
             self.asked.bytes_out += len(message.get("body", b""))
-        if not self._is_read and not message.get("more_body", True):
+        is_final = message["type"] == "http.response.body" and not message.get("more_body")
+        if is_final:
+            self.end()
+        if is_final and not self._is_read:
             await self._send({**message, "more_body": True})
             await linger(self.receive)
             message = {"type": "http.response.body", "body": b"", "more_body": False}

@@ -1,6 +1,7 @@
 """Handlers that change the vault: POST and PUT of payloads, DELETE of scopes and names."""
 
 import hashlib
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -51,10 +52,8 @@ async def store_name(served: Served, asked: Asked, request: Request) -> Response
 async def delete_scope(served: Served, asked: Asked, request: Request) -> Response:
     """DELETE /v1/data/{scope}: to the trash; scopes below it stay."""
     parse_query(request.scope["query_string"], ())
-    try:
+    with suppress(NotFound):
         await trio.to_thread.run_sync(served.vault.delete_scope, request.path_params["scope"])
-    except NotFound:
-        pass
     return Response(status_code=204)
 
 

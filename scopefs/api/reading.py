@@ -72,16 +72,17 @@ async def read_data(served: Served, asked: Asked, request: Request) -> Response:
 
 def _find_version(vault: Vault, scope: Scope, query: dict[str, str]) -> Version:
     at, number = query.get("at"), query.get("version")
-    if at is not None and number is not None:
-        raise InvalidQuery("`at` and `version` cannot be given together")
+    at_us = parse_at(at) if at is not None else None
     with vault.read() as db:
         found: Version | None
         if number is not None:
             found = index.find_by_id(db, parse_whole(number, "version", 1, OFFSET_MAX))
             if found is not None and (found.scope != scope.raw or found.deleted_seq is not None):
                 found = None
-        elif at is not None:
-            found = index.find_at(db, scope.raw, parse_at(at))
+            if found is not None and at_us is not None and found.collected_us > at_us:
+                found = None
+        elif at_us is not None:
+            found = index.find_at(db, scope.raw, at_us)
         else:
             found = index.find_latest_by_scope(db, scope.raw)
     if found is None:

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
               help="Where to listen; unix:/PATH for a Unix socket.")  # fmt: skip
 @http_options
 @json_option
-def command(
-    vault_path: Path, http: str, http_auth: str, http_max_body: int, as_json: bool
-) -> None:
+def command(vault_path: Path, http: str, http_auth: str, http_max_body: int, as_json: bool) -> None:
     """Serve the HTTP door without a mount, until Ctrl+C.
 
     Who asks needs a token: `scopefs token show` tells the default one.
@@ -44,9 +42,7 @@ def command(
         run_serve(vault_path, address, options, announce)
 
 
-def parse_http(
-    http: str, http_auth: str, http_max_body: int
-) -> "tuple[HttpAddress, HttpOptions]":
+def parse_http(http: str, http_auth: str, http_max_body: int) -> "tuple[HttpAddress, HttpOptions]":
     """Where to listen, and how. Raises `InvalidQuery` where nothing would guard the door."""
     from scopefs.api.context import HttpOptions
     from scopefs.api.server import is_loopback, parse_address

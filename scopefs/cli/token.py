@@ -66,8 +66,10 @@ def list_command(vault_path: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--rights", type=click.Choice(list(_RIGHTS)), default="read,write",
               show_default=True, help="What it is good for.")  # fmt: skip
-@click.option("--scope", "scopes", metavar="PATTERN", multiple=True,
-              help="What it is for: a scope, SOURCE.*, or *; may be repeated.  [default: *]")  # fmt: skip
+@click.option(
+    "--scope", "scopes", metavar="PATTERN", multiple=True,
+    help="What it is for: a scope, SOURCE.*, or *; may be repeated.  [default: *]",
+)  # fmt: skip
 @json_option
 def add_command(
     vault_path: Path, name: str, rights: str, scopes: tuple[str, ...], as_json: bool

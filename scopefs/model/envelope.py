@@ -231,7 +231,9 @@ def _decode_file(raw: bytes) -> FileFacts | None:
         return None
     if name is None and wire.name is not None:
         name = wire.name.encode("utf-8")
-    return FileFacts(kind, wire.size_bytes, sha256, wire.media_type, name, wire.mtime_ns, wire.metadata)
+    return FileFacts(
+        kind, wire.size_bytes, sha256, wire.media_type, name, wire.mtime_ns, wire.metadata
+    )
 
 
 def _encode_head(scope: str, collected_at: str, file: FileFacts | None) -> bytes:

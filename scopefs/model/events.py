@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from scopefs.errors import InvalidTime
+from scopefs.errors import IndexBroken, InvalidTime
 from scopefs.model.stamps import format_collected_at, parse_collected_at
 
 FIRST_HASH = bytes(32)
@@ -45,8 +45,11 @@ def encode_detail(op: str, members: dict[str, Any]) -> str:
 
 
 def decode_detail(detail: str) -> dict[str, Any]:
-    """The members of an event behind `prev`."""
-    members: dict[str, Any] = msgspec.json.decode(f"{{{detail}}}")
+    """The members of an event behind `prev`. Raises `IndexBroken`."""
+    try:
+        members: dict[str, Any] = msgspec.json.decode(f"{{{detail}}}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise IndexBroken(f"an event in index.db is damaged: {error}") from error
     return members
 
 

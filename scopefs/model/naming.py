@@ -14,9 +14,11 @@ Names are bytes, kept exactly. Source: docs/semantics.md, P and N.
 
 import enum
 from dataclasses import dataclass
+from typing import NoReturn
 
 from scopefs.errors import (
     CrossesScopes,
+    IndexBroken,
     InvalidName,
     IsADirectory,
     NameExists,
@@ -45,6 +47,10 @@ class NodeKind(enum.IntEnum):
     @property
     def is_directory(self) -> bool:
         return self <= NodeKind.FOLDER
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise IndexBroken(f"index.db names a kind that never was: {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

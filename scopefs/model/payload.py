@@ -8,9 +8,11 @@ import codecs
 import enum
 import mimetypes
 from itertools import accumulate
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import msgspec
+
+from scopefs.errors import IndexBroken
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -53,6 +55,10 @@ class Kind(enum.IntEnum):
     def word(self) -> str:
         """The word that stands in envelopes and listings."""
         return self.name.lower()
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise IndexBroken(f"index.db names a kind that never was: {value!r}")
 
 
 def decide_kind(payload: Buffer) -> Kind:

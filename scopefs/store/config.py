@@ -35,7 +35,7 @@ class ScratchConfig(msgspec.Struct, forbid_unknown_fields=True):
 class TrashConfig(msgspec.Struct, forbid_unknown_fields=True):
     """How long removed versions are kept, in days; None: until somebody empties the trash."""
 
-    keep_days: float | None = None
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] | None = None
 
 
 class LimitsConfig(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,5 +67,5 @@ def load_config(path: Path) -> Config:
         return msgspec.convert(found, Config)
     except FileNotFoundError:
         return Config()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise InvalidConfig(f"{path}: {error}") from error

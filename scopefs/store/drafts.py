@@ -9,6 +9,7 @@ import errno
 import hashlib
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -188,6 +189,9 @@ class Draft:
     def save(self, path: Path) -> None:
         """Write the bytes to a new file, durably if the disk lets us. Raises `OSError`."""
         if self._path is not None:
+            if self._file is not None:
+                with suppress(OSError):
+                    os.fdatasync(self._file.number)
             self._path.rename(path)
             self._path = None
             return

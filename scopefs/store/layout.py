@@ -21,12 +21,14 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from scopefs.errors import IndexBroken, NewerFormat, NotAVault, Unavailable
 from scopefs.model.stamps import format_collected_at
 from scopefs.store.atomic import make_directories, sync_directory, write_file
 from scopefs.store.index import initialize_database, write_meta
+from scopefs.store.journal import to_scopefs_error
 
 FORMAT = 1
 
@@ -123,12 +125,16 @@ def create_vault(root: Path, now_us: int) -> Layout:
             os.close(lock)
     except OSError as error:
         raise Unavailable(f"{root}: a vault cannot be made here: {error.strerror}") from error
+    except apsw.Error as error:
+        raise to_scopefs_error(error) from error
     return layout
 
 
 def _create_locked(layout: Layout, now_us: int) -> None:
     for name in _DIRECTORIES:
         (layout.root / name).mkdir(mode=0o700, exist_ok=True)
+    for rest in layout.root.glob(".vault.json.*.tmp"):
+        rest.unlink()
     if not layout.vault_json.exists():
         content = VaultFile(FORMAT, str(uuid.uuid4()), format_collected_at(now_us))
         write_file(layout.vault_json, msgspec.json.encode(content) + b"\n")
@@ -140,15 +146,22 @@ def _create_locked(layout: Layout, now_us: int) -> None:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{temporary}{suffix}").unlink(missing_ok=True)
         db = initialize_database(str(temporary))
-        with db:
-            write_meta(db, "vault_id", load_vault_file(layout).id)
-        db.wal_checkpoint(mode=3)
-        db.close()
+        try:
+            with db:
+                write_meta(db, "vault_id", load_vault_file(layout).id)
+            db.wal_checkpoint(mode=3)
+        finally:
+            db.close()
         for suffix in ("-wal", "-shm"):
             Path(f"{temporary}{suffix}").unlink(missing_ok=True)
         temporary.chmod(0o600)
         temporary.rename(layout.index)
     sync_directory(layout.root)
+    # Its own name as well, or a power cut may take the vault with all that was acknowledged.
+    for directory in layout.root.parents:
+        sync_directory(directory)
+        if os.path.ismount(directory):
+            break
 
 
 def load_vault_file(layout: Layout) -> VaultFile:

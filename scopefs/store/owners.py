@@ -5,6 +5,7 @@ can take it knows that the owner is dead. The directory is made under a temporar
 once the lock is held: no other process ever sees a living owner unlocked.
 """
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -66,17 +67,20 @@ class Owner:
 def iterate_dead_owners(staging: Path) -> Iterator[Path]:
     """The directories of owners that are dead, each locked while it is being looked at."""
     try:
-        names = sorted(os.listdir(staging))
+        # Those of others, which no row can name, are left alone.
+        names = sorted(name for name in os.listdir(staging) if name.isascii())
     except FileNotFoundError:
         return
     for name in names:
         directory = staging / name
         try:
             lock = _open_lock(directory / _LOCK, create=False)
-        except (FileNotFoundError, NotADirectoryError):
-            # Cut between mkdir and the lock: nothing was ever written here.
-            if name.endswith(".new"):
-                remove_if_empty(directory)
+        except NotADirectoryError:
+            continue
+        except FileNotFoundError:
+            # Cut between mkdir and the lock, or between the end of the lock and rmdir: it is empty.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

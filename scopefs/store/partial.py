@@ -104,7 +104,7 @@ def name_of_story(story: dict[str, Any]) -> bytes | None:
 
 def _read_story(path: Path) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         told = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=dict)
     return told | {
         "id": path.stem.rpartition("-")[2], "file": path.name, "sizeBytes": path.stat().st_size,
@@ -116,14 +116,13 @@ def _new_path(layout: Layout, now_us: int) -> Path:
 
 
 def _describe(path: Path, now_us: int, story: dict[str, Any]) -> None:
+    """Put the story beside the bytes; the names are durable when it returns."""
     # The bytes matter more than their story: on a full disk there may be room for them alone.
     with contextlib.suppress(OSError):
         line = msgspec.json.encode({"at": format_collected_at(now_us), **story}) + b"\n"
-        try:
-            write_temporary(path.with_suffix(".json"), line)
-            _sync_file(path.with_suffix(".json"))
-        finally:
-            sync_directory(path.parent)
+        write_temporary(path.with_suffix(".json"), line)
+        _sync_file(path.with_suffix(".json"))
+    sync_directory(path.parent)
 
 
 def _sync_file(path: Path) -> None:

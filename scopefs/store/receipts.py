@@ -2,7 +2,7 @@
 
 A client that does not know whether its request has arrived sends it again, with the same
 `Idempotency-Key`. The receipt is a row of the transaction that makes the version: after any crash
-both are there, or neither. Kept for 48 hours. A key given again with something else is a `Conflict`.
+both are there, or neither. Kept for 48 hours. A key given with something else is a `Conflict`.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import apsw
 
-from scopefs.errors import ScopefsError
+from scopefs.errors import NoSpace, ScopefsError, Unavailable
 from scopefs.model.payload import Kind
 from scopefs.model.scratch import ScratchPatterns
 from scopefs.store.index import ReaderPool
@@ -119,6 +119,9 @@ class _Recovery:
                     self.result.published += done
                     return
                 reason = "written to after it was closed"
+            except (NoSpace, Unavailable) as error:
+                _LOG.error("a closed write stays for the next open to publish: %s", error)
+                return
             except ScopefsError as error:
                 reason = f"could not be published: {error}"
         with self._readers.connection() as db:
@@ -129,7 +132,8 @@ class _Recovery:
         try:
             save_staged(self._layout, write.sealed.payload, write.sealed.file, self._now_us, story)
         except FileNotFoundError:
-            _LOG.error("the staging file %s of a write is missing", write.sealed.file)
+            # A recovery that was cut has moved it, and not got as far as dropping the row.
+            _LOG.warning("the bytes of a write are in partial/ already: %s", write.sealed.file)
         self._journal.run(lambda transaction: drop_staged(transaction, write), durable=True)
         self.result.partial += 1
 

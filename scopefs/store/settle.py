@@ -429,7 +429,7 @@ def _find_cut(tail: bytes, first_seq: int, *, is_start: bool) -> int | None:
 def _seq_of(line: bytes) -> int:
     """The number in an event line, which every line begins with; torn lines sort last."""
     digits = line.removeprefix(b'{"seq":').partition(b",")[0]
-    return int(digits) if digits.isdigit() else sys.maxsize
+    return int(digits) if digits.isdigit() and len(digits) < 19 else sys.maxsize
 
 
 def _has_work(db: apsw.Connection, older_than_us: int) -> bool:

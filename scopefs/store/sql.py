@@ -11,5 +11,8 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 def fetch(db: apsw.Connection, statement: str, values: tuple[Any, ...] = ()) -> list[Row]:
-    """All rows that a statement returns."""
-    return db.execute(statement, values).fetchall()
+    """All rows that a statement returns. Raises `apsw.CorruptError` for text that is no UTF-8."""
+    try:
+        return db.execute(statement, values).fetchall()
+    except UnicodeDecodeError as error:
+        raise apsw.CorruptError(f"text that is no UTF-8: {error}") from error

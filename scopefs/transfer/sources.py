@@ -118,11 +118,8 @@ class _DirectorySource:
 
     def open_blob(self, sha256: bytes) -> Chunks | None:
         name = sha256.hex()
-        try:
-            fd = os.open(self._root / "blobs" / name[:2] / name, _READ)
-        except FileNotFoundError:
-            return None
-        return _chunks(open(fd, "rb"))
+        path = self._root / "blobs" / name[:2] / name
+        return _chunks_of(path) if path.exists() else None
 
     def _iterate_data(self, directory: Path, segments: tuple[str, ...]) -> Iterator[Found]:
         envelopes: list[tuple[int, Path]] = []
@@ -294,6 +291,11 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise InvalidName(f"{path} is no file")
         return file.read()
+
+
+def _chunks_of(path: Path) -> Iterator[bytes]:
+    # Opened by whoever reads: one that nobody reads would stay open.
+    yield from _chunks(open(os.open(path, _READ), "rb"))  # noqa: SIM115
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

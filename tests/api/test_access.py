@@ -12,9 +12,9 @@ import pytest
 
 from scopefs.api.access import Origins
 from scopefs.api.routes import OPERATIONS
+from scopefs.errors import Forbidden, InvalidScope
 from scopefs.store.layout import Layout
 from scopefs.store.tokens import Right, check_pattern, load_tokens, revoke_token
-from scopefs.errors import Forbidden, InvalidScope
 from tests.api.serving import JSON, Served, error_of, read_answer
 from tests.mounting import run_scopefs
 

@@ -63,8 +63,9 @@ def test_pages(served: Served) -> None:
                                   "/v1/access-logs"])  # fmt: skip
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=-1", "limit=", "limit=1.0", "limit=x", "limit=%2B1", "limit=1e2",
-     "limit=%D9%A1", "offset=-1", "offset=x", "offset=9223372036854775808", "limit=0x1", "limit=+1"],
+    ["limit=0", "limit=1001", "limit=-1", "limit=", "limit=1.0", "limit=x", "limit=%2B1",
+     "limit=1e2", "limit=%D9%A1", "offset=-1", "offset=x", "offset=9223372036854775808",
+     "limit=0x1", "limit=+1"],
 )  # fmt: skip
 def test_numbers_out_of_range(served: Served, path: str, query: str) -> None:
     """Anything but whole numbers in range: 400."""
@@ -109,7 +110,8 @@ def test_access_logs(serve: Callable[..., Served]) -> None:
         server.client.get(f"/v1/access-logs?limit=1&offset={offset}").json()["logs"][0]["token"]
         for offset in (5, 4)
     ]
-    assert pages == ["old", "default"] or pages == ["old", "old"]
+    # Each asking is a line itself.
+    assert pages == ["old", "default"]
     names = sorted(path.name for path in (server.vault / "logs").glob("access-*.log"))
     assert names[-1] == f"access-{today}.log"
     assert (server.vault / "logs" / names[-1]).stat().st_mode & 0o777 == 0o600

@@ -29,7 +29,8 @@ def test_headers(served: Served) -> None:
     assert headers["etag"] == ETAG
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-disposition"] == (
-        "attachment; filename=\"Gr__e & 100_.bin\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe%20%26%20100%25.bin"
+        'attachment; filename="Gr__e & 100_.bin";'
+        " filename*=UTF-8''Gr%C3%BC%C3%9Fe%20%26%20100%25.bin"
     )
     plain = served.client.get("/v1/data/raw.small?content=raw").headers["content-disposition"]
     assert plain == 'attachment; filename="plain.txt"'

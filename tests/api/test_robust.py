@@ -1,9 +1,11 @@
 """Clients that are slow, half gone, many or ill-willed: others do not notice, and nothing stays."""
 
+import hashlib
 import json
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -141,6 +143,7 @@ def test_a_refused_body_is_not_read(serve: Callable[..., Served]) -> None:
             connection.sendall(server.head("POST", "/v1/data/too.big", "Content-Length: 60000000"))
             answer = connection.recv(65_536)
             assert answer.startswith(b"HTTP/1.1 413")
+            assert b"connection: close" in answer.lower()
             try:
                 for _ in range(100):
                     connection.sendall(bytes(65_536))
@@ -149,6 +152,20 @@ def test_a_refused_body_is_not_read(serve: Callable[..., Served]) -> None:
     wait_until(lambda: count_files(server.process.pid) <= files + 1)
     assert read_status_kib(server.process.pid) - before_kib < 20_000
     server.stop()
+
+
+def test_a_refused_client_that_sends_on(served: Served) -> None:
+    """Who has sent much already gets the refusal too, and its connection is closed, not kept."""
+    with served.connect() as connection:
+        connection.sendall(served.head("POST", "/v1/data/No", "Content-Length: 40000000"))
+        try:
+            for _ in range(40):
+                connection.sendall(bytes(65_536))
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        start = time.monotonic()
+        assert b"INVALID_SCOPE" in read_answer(connection)
+        assert time.monotonic() - start < 10
 
 
 def test_a_connection_is_used_again(served: Served) -> None:
@@ -201,3 +218,36 @@ def test_a_larger_limit(serve: Callable[..., Served]) -> None:
     small = serve("--http-max-body", "10")
     assert error_of(small.post("more.json", json.dumps("x" * 20).encode()))[0] == 413
     small.stop()
+
+
+def test_memory_does_not_grow_with_what_is_carried(serve: Callable[..., Served]) -> None:
+    """A large upload and download need no more memory than a small one.
+
+    SCOPEFS_HTTP_MIB=1024 for the long form.
+    """
+    size = int(os.environ.get("SCOPEFS_HTTP_MIB", "96")) * MIB
+    server = serve("--http-max-body", str(size))
+    warm = bytes(8 * MIB)
+    server.post("flat.warm", warm, Content_Type="application/zip")
+    assert len(server.client.get("/v1/data/flat.warm?content=raw").content) == len(warm)
+    before_kib = read_status_kib(server.process.pid, "VmHWM")
+    piece = os.urandom(MIB)
+    sent, received = hashlib.sha256(), hashlib.sha256()
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(size // MIB):
+            part = number.to_bytes(8, "big") + piece[8:]
+            sent.update(part)
+            yield part
+
+    headers = {"Content-Type": "application/zip"}
+    answer = server.client.post("/v1/data/flat.big", content=pieces(), headers=headers, timeout=600)
+    assert answer.status_code == 201
+    with server.client.stream("GET", "/v1/data/flat.big?content=raw", timeout=600) as response:
+        assert response.headers["content-length"] == str(size)
+        for part in response.iter_bytes():
+            received.update(part)
+    assert received.digest() == sent.digest()
+    grown_kib = read_status_kib(server.process.pid, "VmHWM") - before_kib
+    assert grown_kib < 40_000, f"{grown_kib} KiB more for {size} bytes"
+    server.stop()

@@ -97,7 +97,7 @@ def test_kill_under_load(serve: Callable[..., Served]) -> None:
         before = len(stored)
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(stored) > before + 150)
+        wait_until(lambda enough=before + 150: len(stored) > enough)
         server.kill()
         for thread in threads:
             thread.join()

@@ -1,0 +1,113 @@
+"""What a durable POST costs, beside a bare route of the same server that reads and drops the body.
+
+`scripts/bench --http`: 1 KiB each, by 1, 16 and 64 connections, interleaved in rounds, each answer
+checked. Server and clients share the machine, and the clients are the same for both.
+"""
+
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import trio
+
+BODY = b'{"text":"' + b"x" * 1013 + b'"}'
+ROUTES = {"bare": b"/bare", "durable": b"/v1/data/bench.posts"}
+CONNECTIONS = (1, 16, 64)
+SETTLED_S = 0.7
+
+_SERVER = """
+import sys
+from pathlib import Path
+from functools import partial
+import trio
+from starlette.responses import Response
+from starlette.routing import Route
+from scopefs import Vault
+from scopefs.api import server
+from scopefs.api.context import HttpOptions
+
+async def bare(request):
+    async for _ in request.stream():
+        pass
+    return Response(b'{}', 201, media_type="application/json")
+
+build = server.build_app
+
+def build_with_bare(*arguments):
+    app = build(*arguments)
+    app.router.routes.append(Route("/bare", bare, methods=["POST"]))
+    return app
+
+server.build_app = build_with_bare
+listener = server.open_listener(server.parse_address("127.0.0.1:0"))
+with Vault.open(sys.argv[1], create=True) as vault:
+    print(server.show_listener(listener), flush=True)
+    trio.run(partial(server.serve_http, vault, listener, trio.Event(), HttpOptions(False)))
+"""
+
+
+async def post(port: int, path: bytes, times: int) -> None:
+    """One connection that posts, and checks what it is answered."""
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % path
+    request = head + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    for _ in range(times):
+        await stream.send_all(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer or len(answer) < _length(answer):
+            answer += await stream.receive_some(65_536)
+        if not answer.startswith(b"HTTP/1.1 201"):
+            raise SystemExit(f"the server answered {answer!r}")
+    await stream.aclose()
+
+
+def _length(answer: bytes) -> int:
+    head, _, _ = answer.partition(b"\r\n\r\n")
+    found = re.search(rb"content-length: (\d+)", head)
+    assert found is not None
+    return len(head) + 4 + int(found[1])
+
+
+async def measure(port: int, path: bytes, connections: int, total: int) -> float:
+    """Seconds for each of so many requests."""
+    start = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(connections):
+            nursery.start_soon(post, port, path, total // connections)
+    return (time.perf_counter() - start) / (total // connections * connections)
+
+
+def main(rounds: int = 7, total: int = 640) -> None:
+    """Print medians, and what a durable POST costs beside the bare route."""
+    with tempfile.TemporaryDirectory() as directory:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER, str(Path(directory) / "vault")],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        try:
+            print(f"{'POST of 1 KiB':24} {'bare':>10} {'durable':>10} {'ratio':>7}   us each")
+            for connections in CONNECTIONS:
+                taken: dict[str, list[float]] = {name: [] for name in ROUTES}
+                for _ in range(rounds):
+                    for name, path in ROUTES.items():
+                        taken[name].append(trio.run(measure, port, path, connections, total))
+                        # What is still to be settled is not to burden the next.
+                        time.sleep(SETTLED_S)
+                bare, durable = (statistics.median(taken[name]) for name in ROUTES)
+                print(
+                    f"  {connections:3} connection(s)      {bare * 1e6:10.0f}"
+                    f" {durable * 1e6:10.0f} {durable / bare:7.2f}"
+                )
+        finally:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
