@@ -1,7 +1,7 @@
 """What scopefs costs, side by side in one run: medians, and ratios of medians.
 
-Three jobs: create, write and close 1 KiB, alone and by several writers at once; `cp` of a large file;
-`ls -l` of many files. Each through
+Three jobs: create, write and close 1 KiB, alone and by several writers at once; `cp` of a large
+file; `ls -l` of many files. Each through
 the mount, and on the backing file system, plain and "by hand"; through the library; and through
 the floor, a file system in memory that is made with pyfuse3 and trio too and does nothing else.
 

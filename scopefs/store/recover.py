@@ -18,7 +18,7 @@ from pathlib import Path
 
 import apsw
 
-from scopefs.errors import NoSpace, ScopefsError, Unavailable
+from scopefs.errors import ScopefsError
 from scopefs.model.payload import Kind
 from scopefs.model.scratch import ScratchPatterns
 from scopefs.store.index import ReaderPool
@@ -119,9 +119,6 @@ class _Recovery:
                     self.result.published += done
                     return
                 reason = "written to after it was closed"
-            except (NoSpace, Unavailable) as error:
-                _LOG.error("a closed write stays for the next open to publish: %s", error)
-                return
             except ScopefsError as error:
                 reason = f"could not be published: {error}"
         with self._readers.connection() as db:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import apsw
-import msgspec
 
+from scopefs.errors import IndexBroken
 from scopefs.model.events import LOST, decode_detail
 from scopefs.model.naming import NodeKind
 from scopefs.model.scope import parse_scope
@@ -72,7 +72,7 @@ class Replay:
             scope_node = op(members)
             for node, mtime_ns in members.get("touched", ()):
                 self._set_mtime(node, mtime_ns)
-        except (UnfitEvent, msgspec.DecodeError, *_WRONG) as error:
+        except (UnfitEvent, IndexBroken, *_WRONG) as error:
             self._db.execute("ROLLBACK TO event")
             fault = str(error) if isinstance(error, UnfitEvent) else repr(error)
         self._db.execute("RELEASE event")

@@ -3,8 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
-import msgspec
-
+from scopefs.errors import IndexBroken
 from scopefs.model.events import (
     FIRST_HASH,
     LOST,
@@ -77,7 +76,7 @@ def _check_row(row: Row, last_at_us: int, line: bytes) -> Iterator[Problem]:
         yield _row_problem(seq, "its time is not after that of the one before it")
     try:
         event = decode_detail(detail)
-    except msgspec.DecodeError:
+    except IndexBroken:
         yield _row_problem(seq, "it cannot be read")
         return
     if event.get("op") == "version" and scope is not None and (

@@ -63,7 +63,7 @@ def check_versions(checked: Checked, after: Cursor) -> Iterator[Page]:
 def _find_version(db: apsw.Connection, version_id: int) -> Version | None:
     try:
         return find_by_id(db, version_id)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexBroken):
         # A row that I7 tells of.
         return None
 

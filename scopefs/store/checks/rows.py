@@ -4,9 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 
-import msgspec
-
-from scopefs.errors import InvalidName, InvalidScope, InvalidTime
+from scopefs.errors import IndexBroken, InvalidName, InvalidScope, InvalidTime
 from scopefs.model.events import decode_detail
 from scopefs.model.naming import NodeKind, check_name, show_name
 from scopefs.model.payload import Kind
@@ -59,7 +57,7 @@ def _read_row(row: Row, find_faults: Callable[[Row], Faults]) -> list[str]:
     """The faults of a row; that it holds something of which nobody can say anything is one too."""
     try:
         return list(find_faults(row))
-    except (TypeError, ValueError, AttributeError, OverflowError, msgspec.DecodeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, IndexBroken) as error:
         return [f"it cannot be read: {error}"]
 
 
