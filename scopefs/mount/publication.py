@@ -95,8 +95,12 @@ class Publisher:
                 batch, self._waiting = self._waiting, []
                 try:
                     await self._publish(batch)
-                except Exception:
-                    _LOG.exception("publishing failed")
+                except Exception as error:
+                    # Of a disk that is away, for instance: the staged rows wait for the next open.
+                    _LOG.error(
+                        "publishing failed: %s", error,
+                        exc_info=None if is_expected(error) else error,
+                    )  # fmt: skip
                 finally:
                     for file in batch:
                         self._end(file)

@@ -110,10 +110,12 @@ class Sessions:
         file = handle.file
         async with file.lock:
             try:
-                end = file.shown_size if handle.is_appending else offset
-                self._check_size(file, end, len(data))
+                # What is stored through a mapping has its place, whatever the handle's flags are.
+                is_append = handle.is_appending and offset >= file.shown_size
+                self._check_size(file, offset, len(data))
                 draft = await self._begin(handle)
-                if handle.is_appending:
+                if is_append:
+                    # Another door may have made it longer than the kernel knows.
                     offset = draft.size
                     self._check_size(file, offset, len(data))
                 else:

@@ -1,5 +1,6 @@
 """What the state machines found, and reading the code beside them; each as the shortest program."""
 
+import mmap
 import os
 from pathlib import Path
 
@@ -157,3 +158,15 @@ def test_regression_unlinked_empty_file_is_opened_again(scope: Path) -> None:
     os.close(fd)
     assert os.listdir(scope) == []
     assert count_versions(scope) == 0
+
+
+def test_regression_store_through_a_mapping_of_an_appending_handle(scope: Path) -> None:
+    """A mapping writes where it stores, though its file was opened with O_APPEND."""
+    fd = os.open(scope / "a", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    os.write(fd, b"12345")
+    with mmap.mmap(fd, 5) as mapping:
+        mapping[0:1] = b"x"
+        mapping.flush()
+    os.write(fd, b"6")
+    os.close(fd)
+    assert (scope / "a").read_bytes() == b"x23456"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from scopefs.errors import InvalidEnvelope, ScopefsError
+from scopefs.errors import IndexBroken, InvalidEnvelope, ScopefsError
 from scopefs.model.envelope import decode_stored, encode_frame, stored_size
 from scopefs.model.payload import Kind
 from scopefs.model.stamps import format_stamp
