@@ -350,11 +350,7 @@ class Operations(pyfuse3.Operations):
             return
         new_parent = self._nodes.writable_directory(parent_inode_new)
         for parent, name in ((old_parent, name_old), (new_parent, name_new)):
-            if self._nodes.lookup_virtual(parent, name) is not None:
-                raise VersionImmutable("views stay where they are")
-            file = await self._nodes.wait_name(parent, name)
-            if file is not None:
-                await self._publisher.record_name(file)
+            await self._record_name(parent, name)
         with self._vault.read() as db:
             moved = tree.find_child(db, old_parent, name_old)
             replaced = tree.find_child(db, new_parent, name_new)
@@ -373,15 +369,19 @@ class Operations(pyfuse3.Operations):
         if moved is not None and moved.node != result.node:
             self._nodes.note_became(moved.node, result.node)
 
-    async def _rename_to_version(
-        self, parent: int, name: bytes, scope_node: int, stamp: bytes
-    ) -> None:
-        """A file that is renamed to a stamp in `.versions/` is imported."""
+    async def _record_name(self, parent: int, name: bytes) -> None:
+        """Have the index know of a name that a rename takes part in. Raises `VersionImmutable`."""
         if self._nodes.lookup_virtual(parent, name) is not None:
             raise VersionImmutable("views stay where they are")
         file = await self._nodes.wait_name(parent, name)
         if file is not None:
             await self._publisher.record_name(file)
+
+    async def _rename_to_version(
+        self, parent: int, name: bytes, scope_node: int, stamp: bytes
+    ) -> None:
+        """A file that is renamed to a stamp in `.versions/` is imported."""
+        await self._record_name(parent, name)
         with self._vault.read() as db:
             entry = tree.find_child(db, parent, name)
         if entry is None:

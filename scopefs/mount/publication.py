@@ -1,9 +1,9 @@
 """Publication: what becomes of a session once its last writer is released.
 
 RELEASE is answered at once. What has gathered is published by the next FLUSH, in its transaction,
-or, a moment later or when somebody waits for it, by `run`. Between the
-release of the last writer and its publication `publishing` is set: no new session of the file
-begins before that is over, and names are not changed under it.
+or, a moment later or when somebody waits for it, by `run`. Between the release of the last writer
+and its publication `publishing` is set: no new session of the file begins before that is over, and
+names are not changed under it.
 """
 
 import logging

@@ -727,13 +727,11 @@ class Sessions(RuleBasedStateMachine):
         self.model.publish(file, data)
         file.released_at = None
 
-    @precondition(lambda self: self.may_remount)
+    @precondition(lambda self: self.may_remount and not self.open)
     @rule()
     def remount(self) -> None:
         """Everything is as it was."""
         self.may_remount = False
-        for handle in list(self.open):
-            self.close(handle)
         self.scope = self.doors.remount().make_scope(self.name)
         for bearing in self.model.live.values():
             bearing.file.released_at = None
