@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scopefs.mount.point import is_mounted
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 # A RELEASE that is under way when the kernel lets go of the mount: nobody waits for its answer.
 _HARMLESS = "fuse_release(): fuse_reply_* failed"
 _ALARM = re.compile(r"Traceback|\b(ERROR|CRITICAL)\b|Warning:")

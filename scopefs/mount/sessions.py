@@ -197,14 +197,15 @@ class Sessions:
         file = handle.file
         if not handle.is_writable:
             return
-        if not file.dirty and file.state is not StagedState.DRAFT:
-            if handle.wrote:
-                file.check_failed()
-            if file.draft is not None and handle.writer is not None:
-                # Others have flushed what they wrote for it: a shell's commands.
-                file.killed = file.killed or await is_killed(handle.writer)
-            return
+        # What is durable is known once a FLUSH or fsync of others, under way for it, is over.
         async with file.lock:
+            if not file.dirty and file.state is not StagedState.DRAFT:
+                if handle.wrote:
+                    file.check_failed()
+                if file.draft is not None and handle.writer is not None:
+                    # Others have flushed what they wrote for it: a shell's commands.
+                    file.killed = file.killed or await is_killed(handle.writer)
+                return
             # Asked before anything else: its process is gone a moment after the answer.
             if handle.writer is not None:
                 file.killed = await is_killed(handle.writer)
@@ -223,10 +224,10 @@ class Sessions:
     async def sync(self, handle: Handle) -> None:
         """fsync(2): the same durability; publishes nothing."""
         file = handle.file
-        if file.dirty:
-            async with file.lock:
+        async with file.lock:
+            if file.dirty:
                 await self._stage(file, StagedState.DRAFT)
-            return
+                return
         if file.unrecorded and file.draft is None:
             await self._publisher.record_name(file)
         await in_thread(self._vault.sync)

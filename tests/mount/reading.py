@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,5 +55,16 @@ def remove(path: Path) -> None:
 
 
 def wait_settled(mounted: Mounted) -> None:
-    """Wait until every version stands in `data/`."""
-    wait_until(lambda: read_status(mounted)["unsettled"] == 0)
+    """Wait until every version stands in `data/`; fail if that comes to a standstill."""
+
+    def count() -> int:
+        found: int = read_status(mounted)["unsettled"]
+        return found
+
+    def fell() -> bool:
+        # Each look takes the daemon's time.
+        time.sleep(0.1)
+        return count() < left
+
+    while left := count():
+        wait_until(fell)

@@ -15,7 +15,7 @@ import pytest
 
 from scopefs import Vault
 from scopefs.mount.point import is_mounted
-from tests.mount.reading import count_versions, read_history, read_partial, read_status
+from tests.mount.reading import count_versions, read_history, read_partial, wait_settled
 from tests.mounting import Mounted, run_scopefs, wait_until
 
 BAD_REQUEST, UNAVAILABLE = 2, 7
@@ -548,7 +548,7 @@ def doomed(start: Start) -> Mounted:
         (scope / f"f{number}").touch()
     (scope / "a.json").write_bytes(b'{"a":1}')
     (scope / "Folder" / "b").write_bytes(b"x" * 100_000)
-    wait_until(lambda: read_status(mounted)["unsettled"] == 0)
+    wait_settled(mounted)
     return mounted
 
 

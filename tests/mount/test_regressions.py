@@ -1,12 +1,18 @@
 """What the state machines found, and reading the code beside them; each as the shortest program."""
 
+import fcntl
 import mmap
 import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from scopefs import Vault
+from scopefs.store.layout import Layout
 from tests.mount.reading import count_versions, read_history
 from tests.mounting import Mounted
 
@@ -170,3 +176,33 @@ def test_regression_store_through_a_mapping_of_an_appending_handle(scope: Path) 
     os.write(fd, b"6")
     os.close(fd)
     assert (scope / "a").read_bytes() == b"x23456"
+
+
+@pytest.mark.parametrize("second", ["close", "fsync"])
+def test_regression_second_closer_waits_for_what_the_first_makes_durable(
+    shared: Mounted, scope: Path, second: str
+) -> None:
+    """While one FLUSH of a file waits for the disk, no other is answered as if it were over."""
+    fd = os.open(scope / "a", os.O_RDWR | os.O_CREAT)
+    again = os.dup(fd)
+    os.write(fd, b"x")
+    answered: list[str] = []
+
+    def end(name: str, call: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=lambda: (call(), answered.append(name)))
+        thread.start()
+        return thread
+
+    with Layout(shared.vault).lock("write").open("rb+") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        threads = [end("first", partial(os.close, fd))]
+        time.sleep(0.2)
+        how = {"close": os.close, "fsync": os.fsync}[second]
+        threads.append(end(second, partial(how, again)))
+        time.sleep(0.3)
+        assert answered == []
+    for thread in threads:
+        thread.join()
+    if second == "fsync":
+        os.close(again)
+    assert (scope / "a").read_bytes() == b"x"
