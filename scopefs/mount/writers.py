@@ -17,6 +17,9 @@ import trio
 JUDGE_S = 0.1
 """How long a FLUSH waits to learn whether its writer was killed."""
 
+_END_S = 0.04
+"""How long a killed process is watched: one that waits for the answer to its FLUSH cannot end."""
+
 KNOWN_S = 1.0
 """How long a thread's process is taken for known: no id is used again within that."""
 
@@ -82,6 +85,16 @@ async def is_killed(writer: Writer) -> bool:
 
 
 def _is_killed(writer: Writer) -> bool:
+    until = time.monotonic() + _END_S
+    while _is_ending(writer):
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _is_ending(writer: Writer) -> bool:
+    """Whether a signal is ending the process, which is not over yet."""
     try:
         fields = _read_stat(writer.tgid)
     except (OSError, ValueError):
