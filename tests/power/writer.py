@@ -156,6 +156,8 @@ class Writer:
         number = self.begin("rename", path=temporary, to=path, synced=True, **describe(content))
         os.rename(temporary, path)
         self.end(number)
+        # A cut may have left it from before.
+        self.files.pop(temporary, None)
         self.files[path] = content
         self.close(fd, path, content)
 
