@@ -1,21 +1,18 @@
 """Publication: what becomes of a session once its last writer is released.
 
-RELEASE is answered at once. What has gathered is published by the next FLUSH, in its transaction,
-or, a moment later or when somebody waits for it, by `run`. Between the release of the last writer
-and its publication `publishing` is set: no new session of the file begins before that is over, and
-names are not changed under it.
+RELEASE is answered at once. What has gathered is published in one transaction, a moment later or
+when somebody waits for it. Between the release of the last writer and its publication `publishing`
+is set: no new session of the file begins before that is over, and names are not changed under it.
 """
 
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import trio
 
-from scopefs.errors import Unavailable
 from scopefs.model.payload import Kind
 from scopefs.model.sessions import Outcome, plan_release
 from scopefs.mount.errnos import is_expected
@@ -35,8 +32,8 @@ PUBLISH_GRACE_S = 10.0
 """How long anything waits for a publication under way."""
 
 LINGER_S = 0.005
-"""How long a publication that nobody waits for may wait to be taken along by the next FLUSH: one
-transaction for both costs less than two.
+"""How long a publication that nobody waits for gathers others: a transaction costs by the pages of
+the index that it changes, and those of several publications are mostly the same.
 """
 
 TEMPORARY_S = 10.0
@@ -62,8 +59,6 @@ class Publisher:
         self._vault = vault
         self._open = open_files
         self._waiting: list[OpenFile] = []
-        self._taken = 0
-        self._done: list[tuple[OpenFile, Version | Failure | None]] = []
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._recent: OrderedDict[int, _Recent] = OrderedDict()
@@ -82,16 +77,14 @@ class Publisher:
                 self._hurry.set()
 
     async def run(self) -> None:
-        """Publish what is handed over and has not been taken along by a FLUSH. For ever."""
+        """Publish what is handed over. For ever."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            self._note_done()
             while self._waiting:
                 with trio.move_on_after(LINGER_S):
                     await self._hurry.wait()
                 self._hurry = trio.Event()
-                self._note_done()
                 batch, self._waiting = self._waiting, []
                 try:
                     await self._publish(batch)
@@ -104,45 +97,10 @@ class Publisher:
                 finally:
                     for file in batch:
                         self._end(file)
-            self._note_idle()
-
-    def take(self) -> list[tuple[OpenFile, Callable[[Transaction], Version | None]]]:
-        """What may be published in somebody else's transaction. The taker owes a `finish`."""
-        ready = [file for file in self._waiting if self._is_ready(file)]
-        self._waiting = [file for file in self._waiting if file not in ready]
-        self._taken += len(ready)
-        return [(file, partial(self._apply, self._make_final(file), False)) for file in ready]
-
-    def finish(
-        self, files: Sequence[OpenFile], results: Sequence[Version | Failure | None] | None
-    ) -> None:
-        """Say what became of the files that were taken (None: nothing). Noted after its answer."""
-        if files:
-            untried = [Failure(Unavailable("not tried"))] * len(files)
-            self._done += zip(files, untried if results is None else results, strict=True)
-            self._wake.set()
-
-    def _note_done(self) -> None:
-        done, self._done = self._done, []
-        for file, result in done:
-            if isinstance(result, Failure):
-                # It may be the taker's fault: tried again alone.
-                self._waiting.append(file)
-                self._hurry.set()
-            else:
-                self._note_published(file, result)
-                self._end(file)
-        self._taken -= len(done)
-
-    def _is_ready(self, file: OpenFile) -> bool:
-        return self._plan(file) is Outcome.RECORD and not self._needs_seal(file)
+            self.idle.set()
 
     def _needs_seal(self, file: OpenFile) -> bool:
         return file.draft is not None and (file.sealed is None or file.dirty)
-
-    def _note_idle(self) -> None:
-        if not self._waiting and not self._taken:
-            self.idle.set()
 
     async def wait_published(self, file: OpenFile) -> None:
         """Wait for a publication of this file that is under way."""

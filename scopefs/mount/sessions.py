@@ -8,10 +8,7 @@ is done in threads.
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import cast
 
 import trio
 
@@ -26,7 +23,6 @@ from scopefs.mount.writers import find_program_name, is_killed
 from scopefs.store import changes, index, publish, rows, tree
 from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
-from scopefs.store.journal import Failure, Transaction
 from scopefs.store.publish import Sealed, StagedState
 from scopefs.store.readers import INLINE_READ_BYTES, PayloadReader
 from scopefs.vault import Vault
@@ -329,31 +325,17 @@ class Sessions:
             # The publisher makes it durable, and nobody waits for that.
             return
         file.dirty = False
-        taken = self._publisher.take()
-        results: Sequence[Version | Failure | None] | None = None
         try:
-            file.sealed, file.sid, results = await in_thread(
-                self._stage_now, file, draft, state, [work for _, work in taken]
-            )
+            file.sealed, file.sid = await in_thread(self._stage_now, file, draft, state)
             file.state = state
         except BaseException as error:
             file.dirty = True
             if isinstance(error, Exception):
                 file.failed = FailedWrite(0, -1, to_errno(error))
             raise
-        finally:
-            self._publisher.finish([found for found, _ in taken], results)
 
-    def _stage_now(
-        self, file: OpenFile, draft: Draft, state: StagedState,
-        along: Sequence[Callable[[Transaction], Version | None]],
-    ) -> tuple[Sealed, int, Sequence[Version | Failure | None]]:  # fmt: skip
-        """Stage a draft in one durable transaction, and publish along with it what has gathered."""
+    def _stage_now(self, file: OpenFile, draft: Draft, state: StagedState) -> tuple[Sealed, int]:
+        """Make a draft durable, with a row in the journal that is the only thing to be synced."""
         sealed = draft.seal(file.name or None)
         write = self._publisher.make_write(file, sealed, file.sid)
-        stage = partial(publish.apply_stage, write=write, state=state)
-        works: list[Callable[[Transaction], int | Version | None]] = [stage, *along]
-        sid, *results = self._vault.apply_all(works, durable=True)
-        if isinstance(sid, Failure):
-            raise sid.error
-        return sealed, cast(int, sid), cast(Sequence[Version | Failure | None], results)
+        return sealed, self._vault.apply_durably(publish.apply_stage, write=write, state=state)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from scopefs import Vault
 from scopefs.errors import IndexBroken, NoSpace, NotFound, ScopefsError, Unavailable
 from scopefs.store.index import initialize_database, read_meta, write_meta
 from scopefs.store.journal import (
+    RESERVE_BYTES,
     Failure,
     Journal,
     Transaction,
@@ -329,3 +331,42 @@ def test_failed_commit_of_a_put_leaves_no_trace(vault: Vault) -> None:
         assert again.versions("a.b") == []
         staging = again.layout.staging
         assert [path.name for path in staging.rglob("*") if path.is_file()] == ["lock"]
+
+
+def test_log_is_made_longer_ahead(journal: Journal, tmp_path: Path) -> None:
+    """Who commits often writes over zeros, which take no part: a copy taken now, as a crash would
+    leave it, holds every event, and goes on.
+    """
+    log = tmp_path / "index.db-wal"
+    for number in range(60):
+        journal.run(record(f"e{number}"), durable=True)
+    size = log.stat().st_size
+    assert size > RESERVE_BYTES
+    assert not any(log.read_bytes()[-1000:])
+    for number in range(60, 80):
+        journal.run(record(f"e{number}"), durable=True)
+    assert log.stat().st_size == size
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("index.db", "index.db-wal"):
+        shutil.copy(tmp_path / name, copy)
+    again = Journal(copy / "index.db", copy / "write.lock", lambda: 0)
+    assert len(list_ops(again)) == 80
+    again.run(record("after"), durable=True)
+    assert len(list_ops(again)) == 81
+    again.close()
+
+
+def test_log_that_cannot_be_made_longer(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for the zeros, what fits is committed all the same."""
+    monkeypatch.setattr(os, "pwrite", refuse_for_lack_of_space)
+    for number in range(20):
+        journal.run(record(f"e{number}"), durable=True)
+    assert len(list_ops(journal)) == 20
+
+
+def refuse_for_lack_of_space(*_: object) -> int:
+    """A full disk."""
+    raise OSError(errno.ENOSPC, "full")
