@@ -31,7 +31,7 @@ from scopefs.mount.publication import Publisher
 from scopefs.mount.views import Listed, Views
 from scopefs.store import tree
 from scopefs.store.sql import fetch
-from scopefs.store.tree import DirectoryEntry, Entry
+from scopefs.store.tree import DirectoryEntry, Entry, Room
 from scopefs.vault import Vault
 
 _PAGE = 256
@@ -132,6 +132,11 @@ class Nodes:
             # Most names that are asked for are not there yet: that is found out cheaply.
             link = tree.find_link(db, parent, name)
             return tree.find_node(db, link[0]) if link is not None else None
+
+    def find_room(self, parent: int, name: bytes) -> Room:
+        """What stands at a place where a file is to be made."""
+        with self._vault.read() as db:
+            return tree.find_room(db, parent, name)
 
     def _note_listed(self, parent: int, page: list[DirectoryEntry], state: tuple[int, int]) -> None:
         if self._listed_at != state or len(self._listed) > _LISTED_MAX:

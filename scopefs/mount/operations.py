@@ -406,14 +406,14 @@ class Operations(pyfuse3.Operations):
         assert scope_node is not None
         file = await self._nodes.find_unrecorded(parent, name)
         if file is None:
-            entry = self._nodes.find_entry(parent, name)
-            if entry is not None:
+            room = self._nodes.find_room(parent, name)
+            if room.taken is not None:
                 if flags & os.O_EXCL:
                     raise NameExists("the file exists already")
-                file = self._nodes.open_entry(entry)
+                file = self._nodes.open_entry(self._nodes.load_entry(room.taken[0]))
             else:
                 file = await self._sessions.create(
-                    parent, name, place, scope_node, stat.S_IMODE(mode)
+                    parent, name, room, place, scope_node, stat.S_IMODE(mode)
                 )
         handle = self._open.add_handle(file, flags, self._find_writer(flags, ctx))
         info = self._file_info(handle)
@@ -431,7 +431,10 @@ class Operations(pyfuse3.Operations):
         check_file_place(place, name)
         assert scope_node is not None
         self._nodes.refuse_taken(parent, name)
-        file = await self._sessions.create(parent, name, place, scope_node, stat.S_IMODE(mode))
+        room = self._nodes.find_room(parent, name)
+        file = await self._sessions.create(
+            parent, name, room, place, scope_node, stat.S_IMODE(mode)
+        )
         await self._publisher.record_name(file)
         self._sessions.release(self._open.add_handle(file, 0))
         return self._nodes.entry_attributes(self._nodes.load_entry(file.node))

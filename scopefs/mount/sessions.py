@@ -25,6 +25,7 @@ from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
 from scopefs.store.publish import Sealed, StagedState
 from scopefs.store.readers import INLINE_READ_BYTES, PayloadReader
+from scopefs.store.tree import Room
 from scopefs.vault import Vault
 
 NODE_BLOCK = 1000
@@ -42,14 +43,12 @@ class Sessions:
         self._node_lock = trio.Lock()
 
     async def create(
-        self, parent: int, name: bytes, place: Place, scope_node: int, mode: int
+        self, parent: int, name: bytes, room: Room, place: Place, scope_node: int, mode: int
     ) -> OpenFile:
         """Begin a file that did not exist; its name is in the index once it is recorded.
 
         Raises `NotFound` if the directory was removed.
         """
-        with self._vault.read() as db:
-            room = tree.find_room(db, parent, name)
         if not room.is_reachable:
             raise NotFound("the directory was removed")
         node = await self._take_node()
