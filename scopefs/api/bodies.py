@@ -5,6 +5,8 @@ else at the first byte too many. Whoever answers early lingers (`linger`): a con
 closed while the client still sends would take the answer with it.
 """
 
+import math
+
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,20 +38,19 @@ def check_announced(request: Request, limit: int) -> None:
 async def receive_into(request: Request, draft: Draft, limit: int) -> None:
     """Stream a body into a draft. Raises `TooLarge`, `ClientDisconnect`, 408."""
     gathered = bytearray()
-    stream = request.stream()
-    while True:
-        with trio.move_on_after(STALL_S) as waiting:
-            chunk = await anext(stream, None)
-        if waiting.cancelled_caught:
-            raise HTTPException(408, f"the body stood still for {STALL_S:.0f} s")
-        if chunk is None:
-            break
-        gathered += chunk
-        if draft.size + len(gathered) > limit:
-            raise TooLarge(f"the body has more than {limit} bytes")
-        if len(gathered) >= _GATHER_BYTES:
-            await trio.to_thread.run_sync(draft.append, gathered)
-            gathered = bytearray()
+    with trio.move_on_after(STALL_S) as waiting:
+        async for chunk in request.stream():
+            gathered += chunk
+            if draft.size + len(gathered) > limit:
+                raise TooLarge(f"the body has more than {limit} bytes")
+            if len(gathered) >= _GATHER_BYTES:
+                # A slow disk is not the client's fault.
+                waiting.deadline = math.inf
+                await trio.to_thread.run_sync(draft.append, gathered)
+                gathered = bytearray()
+            waiting.deadline = trio.current_time() + STALL_S
+    if waiting.cancelled_caught:
+        raise HTTPException(408, f"the body stood still for {STALL_S:.0f} s")
     if not gathered:
         return
     if draft.size + len(gathered) <= MEMORY_MAX_BYTES:

@@ -11,6 +11,7 @@ import pytest
 
 from scopefs.model.stamps import parse_collected_at
 from tests.api.serving import BYTES, JSON, Served, error_of
+from tests.mounting import run_scopefs
 
 MIB = 1 << 20
 
@@ -233,6 +234,7 @@ def test_deleting_a_scope(served: Served) -> None:
         response = served.client.delete("/v1/data/gone.scope")
         assert (response.status_code, response.content) == (204, b"")
     assert served.client.get("/v1/data/gone.scope").status_code == 404
+    assert b"gone.scope" in run_scopefs("trash", "list", vault=served.vault).stdout
     assert served.client.get("/v1/data/gone.scope.child").status_code == 200
     assert served.client.delete("/v1/data/never.there").status_code == 204
 

@@ -5,12 +5,18 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trio
+from prometheus_client import Gauge
+from trio.testing import MockClock
 
 from scopefs import Vault
+from scopefs.api.access import ANYBODY
+from scopefs.api.feed import HEARTBEAT_S, POLL_S, Feed
 from tests.api.serving import Served, error_of
 from tests.mounting import PATIENCE_S, Mounted, run_scopefs
 
@@ -161,3 +167,30 @@ def test_streams_end_with_the_server(serve: Callable[..., Served]) -> None:
         assert list(stream._lines) in ([], [""])
         assert server.process.wait(PATIENCE_S) == 0
         assert time.monotonic() - start < 5
+
+
+async def test_heartbeats(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A comment comes every 15 seconds in which nothing else does, and counts from the last."""
+    gauge = Gauge("streams", "Streams.", registry=None)
+    beats_s = []
+    with Vault.open(tmp_path / "vault", create=True) as vault, trio.fail_after(5 * HEARTBEAT_S):
+        stream = Feed(vault).follow(ANYBODY, "", 0, trio.Event(), gauge)
+        assert await anext(stream) == b": hello\n\n"
+        started_s = trio.current_time()
+        for _ in range(2):
+            assert await anext(stream) == b": still here\n\n"
+            beats_s.append(trio.current_time() - started_s)
+        await trio.sleep(HEARTBEAT_S - 1)
+        vault.put("heart.beat", b"{}")
+        told = await anext(stream)
+        assert told.startswith(b"id: 1\nevent: ")
+        told_s = trio.current_time() - started_s
+        assert await anext(stream) == b": still here\n\n"
+        beats_s.append(trio.current_time() - started_s)
+        assert gauge.collect()[0].samples[0].value == 1
+        await stream.aclose()
+        assert gauge.collect()[0].samples[0].value == 0
+    wanted_s = (HEARTBEAT_S, 2 * HEARTBEAT_S, told_s + HEARTBEAT_S)
+    late_s = [beat_s - at_s for beat_s, at_s in zip(beats_s, wanted_s, strict=True)]
+    assert 0 <= min(late_s) <= max(late_s) <= 2 * POLL_S
+    assert told_s < 3 * HEARTBEAT_S

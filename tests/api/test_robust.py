@@ -1,5 +1,6 @@
 """Clients that are slow, half gone, many or ill-willed: others do not notice, and nothing stays."""
 
+import base64
 import hashlib
 import json
 import os
@@ -154,6 +155,22 @@ def test_a_refused_body_is_not_read(serve: Callable[..., Served]) -> None:
     server.stop()
 
 
+def test_a_chunked_body_is_refused_while_it_comes(serve: Callable[..., Served]) -> None:
+    """Without a length: 413 at the first byte too many, though more is still to come."""
+    server = serve("--http-max-body", "10")
+    for size, is_refused in ((11, True), (10, False)):
+        with server.connect() as connection:
+            head = server.head("POST", "/v1/data/too.long", "Transfer-Encoding: chunked")
+            connection.sendall(head + b"%x\r\n" % size + b'{"a":1234}x'[:size] + b"\r\n")
+            if not is_refused:
+                connection.sendall(b"0\r\n\r\n")
+            answer = connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 413" if is_refused else b"HTTP/1.1 201")
+        assert (b"connection: close" in answer.lower()) == is_refused
+    assert server.client.get("/v1/data/too.long/versions").json()["total"] == 1
+    server.stop()
+
+
 def test_a_refused_client_that_sends_on(served: Served) -> None:
     """Who has sent much already gets the refusal too, and its connection is closed, not kept."""
     with served.connect() as connection:
@@ -193,7 +210,7 @@ def test_web_sockets_are_refused(served: Served) -> None:
     check_others(served)
 
 
-def test_a_full_disk_is_told(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_a_vault_that_takes_less(serve: Callable[..., Served], tmp_path: Path) -> None:
     """A payload over what the vault allows is 413, with a body limit above that too."""
     with Vault.open(tmp_path / "vault", create=True):
         pass
@@ -214,6 +231,14 @@ def test_a_larger_limit(serve: Callable[..., Served]) -> None:
     assert (data["encoding"], data["mimeType"]) == ("blob", "application/json")
     assert server.client.get("/v1/data/more.json?content=raw").content == body
     assert error_of(server.post("more.json", body[:-1])) == (400, "INVALID_BODY")
+    # A blob stands in its envelope up to 50 MiB, and not a byte more.
+    for size, encoding in ((50 * MIB, "base64"), (50 * MIB + 1, "blob")):
+        blob = b"y" * size
+        assert server.post("more.blob", blob, Content_Type="application/zip").status_code == 201
+        data = server.client.get("/v1/data/more.blob").json()["data"]
+        assert data["encoding"] == encoding
+        assert ("content" in data) == (encoding == "base64")
+        assert "content" not in data or base64.b64decode(data["content"]) == blob
     server.stop()
     small = serve("--http-max-body", "10")
     assert error_of(small.post("more.json", json.dumps("x" * 20).encode()))[0] == 413
@@ -223,9 +248,9 @@ def test_a_larger_limit(serve: Callable[..., Served]) -> None:
 def test_memory_does_not_grow_with_what_is_carried(serve: Callable[..., Served]) -> None:
     """A large upload and download need no more memory than a small one.
 
-    SCOPEFS_HTTP_MIB=1024 for the long form.
+    64 MiB, and with SCOPEFS_HTTP_BIG=1 a GiB.
     """
-    size = int(os.environ.get("SCOPEFS_HTTP_MIB", "96")) * MIB
+    size = 1024 * MIB if os.environ.get("SCOPEFS_HTTP_BIG") == "1" else 64 * MIB
     server = serve("--http-max-body", str(size))
     warm = bytes(8 * MIB)
     server.post("flat.warm", warm, Content_Type="application/zip")
