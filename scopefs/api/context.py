@@ -7,9 +7,9 @@ import trio
 from scopefs.api.access import ANYBODY, Origins, Principal
 from scopefs.api.access_log import AccessLog
 from scopefs.api.bodies import DATA_INGEST_MAX_SIZE
-from scopefs.api.commits import Commits
 from scopefs.api.feed import Feed
 from scopefs.api.metrics import Metrics
+from scopefs.commits import Commits
 from scopefs.vault import Vault
 
 

@@ -26,13 +26,13 @@ from scopefs.api.bodies import (
     check_announced,
     drop_body,
 )
-from scopefs.api.commits import Commits
 from scopefs.api.content import reply
 from scopefs.api.context import Asked, HttpOptions, Served
 from scopefs.api.door import Door, answer_error
 from scopefs.api.feed import Feed
 from scopefs.api.metrics import Metrics
 from scopefs.api.openapi import Answer, Described, Parameter, describe
+from scopefs.commits import Commits
 from scopefs.model.scope import parse_scope
 from scopefs.store.tokens import Right
 from scopefs.vault import Vault

@@ -9,9 +9,11 @@ import errno
 import os
 import time
 from dataclasses import replace
+from functools import partial
 
 import trio
 
+from scopefs.commits import Commits
 from scopefs.errors import NotFound, PayloadCorrupt, TooLarge
 from scopefs.model.naming import Place
 from scopefs.model.sessions import FailedWrite
@@ -23,10 +25,13 @@ from scopefs.mount.writers import find_program_name, is_killed
 from scopefs.store import changes, index, publish, rows, tree
 from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
-from scopefs.store.publish import Sealed, StagedState
+from scopefs.store.publish import StagedState
 from scopefs.store.readers import INLINE_READ_BYTES, PayloadReader
 from scopefs.store.tree import Room
 from scopefs.vault import Vault
+
+_SEAL_HERE_BYTES = 16_384
+"""What is hashed in less time than a thread takes to begin."""
 
 NODE_BLOCK = 1000
 """Node ids reserved at once."""
@@ -39,6 +44,7 @@ class Sessions:
         self._vault = vault
         self._open = open_files
         self._publisher = publisher
+        self._commits = Commits(vault)
         self._free_nodes: list[int] = []
         self._node_lock = trio.Lock()
 
@@ -325,16 +331,17 @@ class Sessions:
             return
         file.dirty = False
         try:
-            file.sealed, file.sid = await in_thread(self._stage_now, file, draft, state)
+            if draft.in_memory and draft.size <= _SEAL_HERE_BYTES:
+                file.sealed = draft.seal(file.name or None)
+            else:
+                file.sealed = await in_thread(draft.seal, file.name or None)
+            write = self._publisher.make_write(file, file.sealed, file.sid)
+            file.sid = await self._commits.apply_durably(
+                partial(publish.apply_stage, write=write, state=state)
+            )
             file.state = state
         except BaseException as error:
             file.dirty = True
             if isinstance(error, Exception):
                 file.failed = FailedWrite(0, -1, to_errno(error))
             raise
-
-    def _stage_now(self, file: OpenFile, draft: Draft, state: StagedState) -> tuple[Sealed, int]:
-        """Make a draft durable, with a row in the journal that is the only thing to be synced."""
-        sealed = draft.seal(file.name or None)
-        write = self._publisher.make_write(file, sealed, file.sid)
-        return sealed, self._vault.apply_durably(publish.apply_stage, write=write, state=state)

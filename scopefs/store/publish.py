@@ -96,12 +96,7 @@ class Write:
 
 def apply_stage(transaction: Transaction, write: Write, state: StagedState) -> int:
     """Keep a write's bytes in the journal; returns the id of its row."""
-    sealed = write.sealed
-    row = (
-        write.owner, int(state), write.node, write.scope_node, write.parent, write.name,
-        write.mode, write.mtime_ns, sealed.size, sealed.sha256, int(sealed.kind),
-        sealed.media_type, sealed.payload, sealed.file, write.writer_uid, write.writer,
-    )  # fmt: skip
+    row = _to_row(write, write.node, state)
     if write.sid is not None and fetch(
         transaction.db,
         "UPDATE staged SET owner=?, state=?, node=?, scope=?, parent=?, name=?, mode=?,"
@@ -111,11 +106,24 @@ def apply_stage(transaction: Transaction, write: Write, state: StagedState) -> i
         (*row, write.sid),
     ):
         return write.sid
+    return _insert_staged(transaction, (*row, None, None))
+
+
+def _to_row(write: Write, node: int | None, state: StagedState) -> tuple[Any, ...]:
+    sealed = write.sealed
+    return (
+        write.owner, int(state), node, write.scope_node, write.parent, write.name,
+        write.mode, write.mtime_ns, sealed.size, sealed.sha256, int(sealed.kind),
+        sealed.media_type, sealed.payload, sealed.file, write.writer_uid, write.writer,
+    )  # fmt: skip
+
+
+def _insert_staged(transaction: Transaction, row: tuple[Any, ...]) -> int:
     rows = fetch(
         transaction.db,
         "INSERT INTO staged(owner, state, node, scope, parent, name, mode, mtime_ns, size, sha256,"
-        " kind, media_type, payload, file, writer_uid, writer)"
-        " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING sid",
+        " kind, media_type, payload, file, writer_uid, writer, version, at_us)"
+        " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING sid",
         row,
     )
     return int(rows[0][0])
@@ -259,8 +267,8 @@ def _publish(transaction: Transaction, write: Write, target: "_Target", seq: int
     )  # fmt: skip
     # Its row may be gone: another process ended the file's last name since it was staged.
     if write.sid is None or not _set_published(transaction, write.sid, node, version.id):
-        sid = apply_stage(transaction, write, StagedState.PUBLISHED)
-        _set_published(transaction, sid, node, version.id)
+        row = _to_row(write, node, StagedState.PUBLISHED)
+        _insert_staged(transaction, (*row, version.id, transaction.now_us))
     return version
 
 

@@ -403,7 +403,7 @@ def test_staging_file_is_on_the_disk_before_its_row(
 ) -> None:
     """A row that names a staging file is written after the file's bytes and name are durable."""
     steps: list[str] = []
-    fdatasync, sync_directory, stage = os.fdatasync, owners.sync_directory, publish.apply_stage
+    fdatasync, sync_directory, stage = os.fdatasync, owners.sync_directory, publish._insert_staged
 
     def note(step: str, original: Callable[..., object]) -> Callable[..., object]:
         def noted(*args: object) -> object:
@@ -415,7 +415,7 @@ def test_staging_file_is_on_the_disk_before_its_row(
 
     monkeypatch.setattr(os, "fdatasync", note("bytes", fdatasync))
     monkeypatch.setattr(owners, "sync_directory", note("names", sync_directory))
-    monkeypatch.setattr(publish, "apply_stage", note("row", stage))
+    monkeypatch.setattr(publish, "_insert_staged", note("row", stage))
     vault.put("my.files", os.urandom(100_000))
     assert steps == ["bytes", "names", "names", "row"]
 

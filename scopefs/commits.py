@@ -1,4 +1,4 @@
-"""Commits of many requests at once.
+"""Commits of many tasks at once, for the doors that are made with trio.
 
 A thread takes all that have gathered, commits them in one transaction, tells whoever waits, and
 looks again; when nothing has come meanwhile, it ends. So one hop to a thread (some 100 us) and one
@@ -13,22 +13,22 @@ whatever is cancelled, and no commit is under way when the loop ends.
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import trio
 
 from scopefs.store.journal import Failure, Transaction
-from scopefs.store.receipts import Stored
 from scopefs.vault import Vault
 
-Work = Callable[[Transaction], Stored]
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
 class _Item:
-    work: Work
+    work: Callable[[Transaction], Any]
     task: trio.lowlevel.Task = field(default_factory=trio.lowlevel.current_task)
     token: trio.lowlevel.TrioToken = field(default_factory=trio.lowlevel.current_trio_token)
-    result: Stored | Failure | None = None
+    result: Any = None
 
 
 class Commits:
@@ -40,7 +40,7 @@ class Commits:
         self._queue: list[_Item] = []
         self._is_running = False
 
-    async def apply_durably(self, work: Work) -> Stored:
+    async def apply_durably(self, work: Callable[[Transaction], T]) -> T:
         """Apply a change; when this returns, it is on the disk. Raises what the change raises."""
         item = _Item(work)
         with self._lock:
@@ -51,8 +51,7 @@ class Commits:
         await trio.lowlevel.wait_task_rescheduled(_go_on)
         if isinstance(item.result, Failure):
             raise item.result.error
-        assert item.result is not None
-        return item.result
+        return cast(T, item.result)
 
     def _run(self) -> None:
         """Commit until nothing waits. In a thread."""
@@ -62,7 +61,7 @@ class Commits:
                 if not batch:
                     self._is_running = False
                     return
-            results: list[Stored | Failure]
+            results: list[Any]
             try:
                 results = self._vault.apply_all([item.work for item in batch], durable=True)
             except BaseException as error:

@@ -1,7 +1,7 @@
 """Commits: many share one, each fails alone, none is lost with who asked."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from scopefs import Vault
-from scopefs.api.commits import Commits, Work
+from scopefs.commits import Commits
 from scopefs.errors import Conflict, Unavailable
 from scopefs.store.journal import Transaction
 from scopefs.store.receipts import Stored
@@ -26,7 +26,7 @@ class Counted:
         self.vault = vault
         self.sizes: list[int] = []
 
-    def apply_all(self, works: Sequence[Work], *, durable: bool) -> Any:
+    def apply_all(self, works: Sequence[Callable[[Transaction], Any]], *, durable: bool) -> Any:
         assert durable
         self.sizes.append(len(works))
         return self.vault.apply_all(works, durable=durable)
