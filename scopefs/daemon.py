@@ -159,15 +159,14 @@ async def _empty_trash_daily(vault: Vault) -> None:
 async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]) -> None:
     """Say that the mount is up, once it answers."""
     await trio.to_thread.run_sync(_wait_for_answer, mountpoint, abandon_on_cancel=True)
-    status = vault.status()
+    notify("READY=1", f"STATUS=mounted at {mountpoint}")
+    on_ready()
+    # What it counts takes a moment in a large vault.
+    status = await trio.to_thread.run_sync(vault.status)
     backing = status["fileSystem"]
     for warning in backing["warnings"]:
         _LOG.warning("the file system of %s, %s, %s", status["vault"], backing["type"], warning)
-    notify(
-        "READY=1",
-        f"STATUS={status['versions']} versions in {status['scopes']} scopes at {mountpoint}",
-    )
-    on_ready()
+    notify(f"STATUS={status['versions']} versions in {status['scopes']} scopes at {mountpoint}")
 
 
 def _wait_for_answer(mountpoint: Path) -> None:

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, Literal, ParamSpec, TypeVar
@@ -70,7 +70,7 @@ from scopefs.store.partial import (
 from scopefs.store.publish import Sealed, Write
 from scopefs.store.readers import Checks, PayloadReader
 from scopefs.store.receipts import Once, Stored, find_receipt, record_receipt
-from scopefs.store.recover import recover
+from scopefs.store.recover import Recovery
 from scopefs.store.restore import Restored, apply_restore
 from scopefs.store.settle import Settler
 from scopefs.store.sql import fetch
@@ -117,28 +117,36 @@ class Vault:
         self._checks = Checks(self._note_digests)
         self._checks_reads = check_reads
         self._learned: dict[bytes, bytes] = {}
-        try:
-            self._lock = os.open(layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise Unavailable(f"{layout.root} cannot be written: {error.strerror}") from error
-        try:
+        # Whatever was opened is closed again, the last first, if anything further fails.
+        with ExitStack() as stack:
+            try:
+                self._lock = os.open(
+                    layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+                )
+            except OSError as error:
+                raise Unavailable(f"{layout.root} cannot be written: {error.strerror}") from error
+            stack.callback(os.close, self._lock)
             # Held for life: whoever must be alone with the vault takes it exclusively.
             fcntl.flock(self._lock, fcntl.LOCK_SH)
             if not index.check_index(str(layout.index), self.id):
                 self._migrate()
             self._readers = ReaderPool(str(layout.index))
+            stack.callback(self._readers.close)
             self._journal = Journal(layout.index, layout.lock("write"), clock_us)
+            stack.callback(self._journal.close)
             self._owner = Owner(layout.staging)
+            stack.callback(self._owner.close)
             self._settler = Settler(layout, self._journal, self._readers)
-            self._settling = SettleThread(self._settle_due, clock_us)
-            self.recovered = recover(layout, self._journal, self._readers, clock_us(), self.scratch)
+            stack.callback(self._settler.close)
+            self._recovery = Recovery(layout, self._journal, self._readers, self.scratch)
+            self.recovered = self._recovery.run(clock_us())
+            self._settling = SettleThread(self._recover_and_settle, clock_us)
+            stack.callback(self._settling.stop)
             with self.read() as db:
                 if fetch(db, "SELECT 1 FROM staged LIMIT 1"):
                     # What a process that was killed has published is placed without being asked.
                     self._settling.poke()
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._open = stack.pop_all()
 
     @classmethod
     def open(
@@ -188,21 +196,28 @@ class Vault:
         if self._closed:
             return
         self._closed = True
-        try:
-            self._settling.stop()
-            self._checks.close()
-            self._record_learned()
-            self._settler.settle(_EVERYTHING_US, wait=True)
-            self._journal.checkpoint()
-        except (OSError, ScopefsError) as error:
-            # A full disk, for instance. What was acknowledged is safe in the journal.
-            _LOG.error("not everything could be settled; the next open tries again: %s", error)
-        finally:
-            self._owner.close()
-            self._settler.close()
-            self._readers.close()
-            self._journal.close()
-            os.close(self._lock)
+        # Each is closed, whatever becomes of the others.
+        with self._open:
+            try:
+                self._settling.stop()
+                self._checks.close()
+                self._record_learned()
+                self._recover_again()
+                self._settler.settle(_EVERYTHING_US, wait=True)
+                self._journal.checkpoint()
+            except (OSError, ScopefsError) as error:
+                # A full disk, for instance. What was acknowledged is safe in the journal.
+                _LOG.error("not everything could be settled; the next open tries again: %s", error)
+
+    def _recover_again(self) -> bool:
+        """Try again what could not be recovered at the open. True if nothing of it is left."""
+        if self._recovery.result.left:
+            self._recovery.run(self.clock_us())
+        return not self._recovery.result.left
+
+    def _recover_and_settle(self, older_than_us: int) -> bool:
+        is_done = self._recover_again()
+        return self._settle_due(older_than_us) and is_done
 
     def __enter__(self) -> "Vault":
         return self

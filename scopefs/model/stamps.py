@@ -11,6 +11,9 @@ stamp          2026-01-21T10-00-00Z         2026-01-21T10-00-00Zu000123
 
 A stamp's fraction stands behind the Z so that plain `ls` order is time order, in the C locale and
 in UTF-8 locales ("Z000123" is not: some locales skip punctuation and compare digits first).
+
+Text from outside is parsed, and refused there; what is to be written comes from the clock or from a
+row. So an instant that cannot be written is a row's fault: every `format_` raises `IndexBroken`.
 """
 
 import re
@@ -18,11 +21,13 @@ from calendar import timegm
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from scopefs.errors import InvalidTime
+from scopefs.errors import IndexBroken, InvalidTime
 
 SECOND_US = 1_000_000
 MAX_US = 253_402_300_800 * SECOND_US
 """The first instant that four-digit years cannot write (10000-01-01T00:00:00Z)."""
+_MIN_US = -62_135_596_800 * SECOND_US
+"""0001-01-01T00:00:00Z, the first that can be written."""
 
 _COLLECTED_AT = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{6}))?Z\Z", re.ASCII)
 _STAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)Z(?:u(\d{6}))?\Z", re.ASCII)
@@ -33,9 +38,13 @@ _QUERY = re.compile(
 )
 
 
+class _NoInstant(IndexBroken, ValueError):
+    """A value too: who looks for what is broken, or rebuilds it, expects any of a row to be bad."""
+
+
 def format_collected_at(us: int) -> str:
     """Write an instant as collectedAt."""
-    second, fraction = divmod(us, SECOND_US)
+    second, fraction = _split(us)
     text = _format_second(second)
     return f"{text}.{fraction:06d}Z" if fraction else f"{text}Z"
 
@@ -52,14 +61,14 @@ def parse_collected_at(text: str) -> int:
 
 def format_stamp(us: int) -> str:
     """Write an instant as a stamp, the name of a version's file without `.json`."""
-    second, fraction = divmod(us, SECOND_US)
+    second, fraction = _split(us)
     text = _format_second(second).replace(":", "-")
     return f"{text}Zu{fraction:06d}" if fraction else f"{text}Z"
 
 
 def format_long_stamp(us: int) -> str:
     """Write a stamp with its six digits always: for listings whose extensions vary."""
-    second, fraction = divmod(us, SECOND_US)
+    second, fraction = _split(us)
     return f"{_format_second(second).replace(':', '-')}Zu{fraction:06d}"
 
 
@@ -166,6 +175,13 @@ def _offset_us(zone: str | None, text: str) -> int:
 
 def _to_us(moment: datetime) -> int:
     return timegm(moment.utctimetuple()) * SECOND_US + moment.microsecond
+
+
+def _split(us: object) -> tuple[int, int]:
+    """Second and microsecond of an instant. Raises `IndexBroken` for what is none."""
+    if not isinstance(us, int) or not _MIN_US <= us < MAX_US:
+        raise _NoInstant(f"index.db names a time that never was: {us!r}")
+    return divmod(us, SECOND_US)
 
 
 @lru_cache(maxsize=1024)

@@ -5,6 +5,7 @@ drops all of SQLite's locks on it. No read transaction outlives a call: every qu
 and is bounded by its `limit`.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -21,10 +22,15 @@ from scopefs.model.stamps import format_collected_at, format_stamp
 from scopefs.store.schema import APPLICATION_ID, is_current, migrate, read_user_version
 from scopefs.store.sql import fetch
 
+_LOG = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_MS = 10_000
 
 REPAIR = "unmount, then `scopefs reindex` makes it again"
 """What to do about an index that is broken."""
+
+NO_ROW = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of a row that is missing, or holds what no code of ours has written."""
 
 PAGE_BYTES = 2048
 """A commit writes whole pages to the WAL, some twenty of them, and checksums each: half of SQLite's
@@ -189,8 +195,10 @@ class ReaderPool:
             db = open_index(self._path)
         try:
             yield db
-        except apsw.Error as error:
+        except (apsw.Error, *NO_ROW) as error:
             db.close()
+            if not isinstance(error, apsw.Error):
+                _LOG.exception("a row of index.db cannot be understood")
             raise IndexBroken(f"index.db cannot be read: {error}; {REPAIR}") from error
         with self._lock:
             if not self._closed:

@@ -36,7 +36,14 @@ from scopefs.model.events import (
     next_at_us,
 )
 from scopefs.store.gate import Gate
-from scopefs.store.index import BUSY_TIMEOUT_MS, PAGE_BYTES, REPAIR, index_identity, open_index
+from scopefs.store.index import (
+    BUSY_TIMEOUT_MS,
+    NO_ROW,
+    PAGE_BYTES,
+    REPAIR,
+    index_identity,
+    open_index,
+)
 from scopefs.store.sql import fetch
 
 T = TypeVar("T")
@@ -330,7 +337,7 @@ class Journal:
             if not db.in_transaction:
                 raise
             db.execute("ROLLBACK")
-            item.error = to_scopefs_error(error) if isinstance(error, apsw.Error) else error
+            item.error = _sort_error(error)
             return False
         return True
 
@@ -346,8 +353,18 @@ class Journal:
                 raise
             db.execute("ROLLBACK TO item")
             transaction.restore_head(head)
-            item.error = to_scopefs_error(error) if isinstance(error, apsw.Error) else error
+            item.error = _sort_error(error)
         db.execute("RELEASE item")
+
+
+def _sort_error(error: Exception) -> Exception:
+    """What a work has failed with, as its caller gets it."""
+    if isinstance(error, NO_ROW):
+        _LOG.error("a row of index.db cannot be understood", exc_info=error)
+        found = IndexBroken(f"index.db cannot be read: {error!r}; {REPAIR}")
+        found.__cause__ = error
+        return found
+    return to_scopefs_error(error) if isinstance(error, apsw.Error) else error
 
 
 def to_scopefs_error(error: apsw.Error) -> ScopefsError:

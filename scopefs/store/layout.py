@@ -26,7 +26,7 @@ import msgspec
 
 from scopefs.errors import IndexBroken, NewerFormat, NotAVault, Unavailable
 from scopefs.model.stamps import format_collected_at
-from scopefs.store.atomic import make_directories, sync_directory, write_file
+from scopefs.store.atomic import make_directories, sync_directory, sync_file_system, write_file
 from scopefs.store.index import initialize_database, write_meta
 from scopefs.store.journal import to_scopefs_error
 
@@ -155,13 +155,16 @@ def _create_locked(layout: Layout, now_us: int) -> None:
         for suffix in ("-wal", "-shm"):
             Path(f"{temporary}{suffix}").unlink(missing_ok=True)
         temporary.chmod(0o600)
+        # Before there is an index, and so a vault that others would take for whole: the names of
+        # the directories above, or a power cut may take the vault with all that was acknowledged.
+        # All at once, for they may be passed through only, and not be read.
+        root = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sync_file_system(root)
+        finally:
+            os.close(root)
         temporary.rename(layout.index)
     sync_directory(layout.root)
-    # Its own name as well, or a power cut may take the vault with all that was acknowledged.
-    for directory in layout.root.parents:
-        sync_directory(directory)
-        if os.path.ismount(directory):
-            break
 
 
 def load_vault_file(layout: Layout) -> VaultFile:

@@ -10,7 +10,7 @@ import fcntl
 import itertools
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from scopefs.store.atomic import sync_directory
@@ -34,17 +34,15 @@ class Owner:
         self.directory = staging / self.name
         making = staging / f"{self.name}.new"
         making.mkdir(mode=0o700)
-        lock = -1
-        try:
+        # Closed again, unless all went well.
+        with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError):
             lock = _open_lock(making / _LOCK, create=True)
+            stack.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX)
             making.rename(self.directory)
             if os.path.samestat(os.fstat(lock), os.stat(self.directory / _LOCK)):
+                stack.pop_all()
                 return lock
-        except FileNotFoundError:
-            pass
-        if lock >= 0:
-            os.close(lock)
         return None
 
     def next_path(self) -> Path:
@@ -60,12 +58,17 @@ class Owner:
 
     def close(self) -> None:
         """Give up the lock; the directory goes if nothing is left in it."""
-        remove_if_empty(self.directory)
-        os.close(self._lock)
+        try:
+            remove_if_empty(self.directory)
+        finally:
+            os.close(self._lock)
 
 
-def iterate_dead_owners(staging: Path) -> Iterator[Path]:
-    """The directories of owners that are dead, each locked while it is being looked at."""
+def iterate_dead_owners(staging: Path) -> Generator[Path, None, None]:
+    """The directories of owners that are dead, each locked while it is being looked at.
+
+    Whoever may be interrupted by an error closes the generator: the lock goes with it.
+    """
     try:
         # Those of others, which no row can name, are left alone.
         names = sorted(name for name in os.listdir(staging) if name.isascii())
@@ -73,6 +76,7 @@ def iterate_dead_owners(staging: Path) -> Iterator[Path]:
         return
     for name in names:
         directory = staging / name
+        is_dead = False
         try:
             lock = _open_lock(directory / _LOCK, create=False)
         except NotADirectoryError:
@@ -83,12 +87,11 @@ def iterate_dead_owners(staging: Path) -> Iterator[Path]:
                 directory.rmdir()
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        try:
-            yield directory
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_dead = True
+            if is_dead:
+                yield directory
         finally:
             os.close(lock)
 

@@ -1,14 +1,17 @@
 """The tree that the mount shows, read from the index: names, nodes and what they show now.
 
-Every call is one or two point reads or one keyset page, however large the vault is.
+Every call is one or two point reads or one keyset page, however large the vault is. Whoever asks
+for page after page, or goes up to the root, comes to an end: a page that does not go on, and
+directories in a circle, raise `IndexBroken`, as do rows that are no names.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import apsw
 
+from scopefs.errors import IndexBroken, InvalidScope
 from scopefs.model.naming import ROOT_PLACE, NodeKind, Place
 from scopefs.model.scope import parse_scope
 from scopefs.store.sql import fetch
@@ -89,9 +92,10 @@ _HISTORY = (
     "   ON o.parent = n.parent AND o.name = n.name AND o.until_seq = n.from_seq)"
 )
 _HISTORY_VERSIONS = (
-    "FROM chain c JOIN shown s ON s.node = c.node AND s.version IS NOT NULL"
+    # CROSS JOIN keeps the order: SQLite would begin with all versions, which are in order already.
+    "FROM chain c CROSS JOIN shown s ON s.node = c.node AND s.version IS NOT NULL"
     "  AND s.from_seq >= c.from_seq AND (c.until_seq IS NULL OR s.from_seq < c.until_seq)"
-    " JOIN data_files d ON d.id = s.version WHERE d.deleted_seq IS NULL"
+    " CROSS JOIN data_files d ON d.id = s.version WHERE d.deleted_seq IS NULL"
 )
 _HAS_HISTORY = (
     f"(k.kind = {int(NodeKind.FOLDER)} OR EXISTS("
@@ -160,7 +164,8 @@ def list_children(
         " WHERE n.parent = ? AND n.until_seq IS NULL AND n.slot > ? ORDER BY n.slot LIMIT ?",
         (parent, after_slot, limit),
     )
-    return [DirectoryEntry(row[0], row[1], _to_entry(row[2:])) for row in rows]
+    _check_progress((row[0] for row in rows), after_slot)
+    return [DirectoryEntry(row[0], _to_name(row[1]), _to_entry(row[2:])) for row in rows]
 
 
 def find_room(db: apsw.Connection, parent: int, name: bytes) -> Room:
@@ -204,6 +209,7 @@ def list_past_names(
         f" AND {_HAS_HISTORY} GROUP BY n.name ORDER BY n.name LIMIT ?",
         (_json(parents), after_name, limit),
     )
+    _check_progress((_to_name(row[1]) for row in rows), after_name)
     return [PastName(*row) for row in rows]
 
 
@@ -261,8 +267,9 @@ def find_scratch_facts(db: apsw.Connection, node: int) -> tuple[bytes, str]:
 def find_live_names(db: apsw.Connection, node: int) -> list[tuple[int, int, bytes]]:
     """The live entries that lead to a node: `(id, parent, name)`, oldest first."""
     return [
-        (row[0], row[1], row[2])
-        for row in db.execute(
+        (row[0], row[1], _to_name(row[2]))
+        for row in fetch(
+            db,
             "SELECT id, parent, name FROM names WHERE node = ? AND until_seq IS NULL ORDER BY id",
             (node,),
         )
@@ -280,13 +287,20 @@ def find_place(db: apsw.Connection, node: int) -> Place | None:
     if kind is NodeKind.SOURCE:
         # A source never gets another name, but may have been removed.
         names = fetch(db, "SELECT name FROM names WHERE node = ? LIMIT 1", (node,))
-        return Place(kind, (names[0][0].decode("ascii"),)) if names else None
-    return Place(kind, parse_scope(scope_text(db, rows[0][1])).segments)
+        return Place(kind, (_to_name(names[0][0]).decode("ascii", "replace"),)) if names else None
+    text = scope_text(db, rows[0][1])
+    try:
+        return Place(kind, parse_scope(text).segments)
+    except InvalidScope as error:
+        raise IndexBroken(f"index.db names a scope that is none: {error}") from error
 
 
 def scope_text(db: apsw.Connection, scope_node: int) -> str:
     """The text of a scope, by the node of its directory."""
-    return str(fetch(db, "SELECT scope FROM scopes WHERE node = ?", (scope_node,))[0][0])
+    rows = fetch(db, "SELECT scope FROM scopes WHERE node = ?", (scope_node,))
+    if not rows:
+        raise IndexBroken(f"index.db names a scope that is not there: node {scope_node!r}")
+    return str(rows[0][0])
 
 
 def find_scope_node(db: apsw.Connection, scope: str) -> int | None:
@@ -304,7 +318,9 @@ def path_within_scope(db: apsw.Connection, parent: int, name: bytes) -> bytes:
     """The name of a file within its scope, folders included: `My Photos/2024/a.jpg`."""
     parts = [name]
     node = parent
+    seen: set[int] = set()
     while True:
+        _check_new(node, seen)
         rows = fetch(
             db,
             "SELECT k.kind, n.parent, n.name FROM nodes k LEFT JOIN names n"
@@ -314,13 +330,15 @@ def path_within_scope(db: apsw.Connection, parent: int, name: bytes) -> bytes:
         if not rows or rows[0][0] != NodeKind.FOLDER or rows[0][1] is None:
             return b"/".join(reversed(parts))
         node = rows[0][1]
-        parts.append(rows[0][2])
+        parts.append(_to_name(rows[0][2]))
 
 
 def find_path(db: apsw.Connection, node: int) -> bytes:
     """The path of a directory from the root of the mount, for messages: `instagram/profile`."""
     parts: list[bytes] = []
+    seen: set[int] = set()
     while node != ROOT_NODE:
+        _check_new(node, seen)
         names = find_live_names(db, node)
         if not names:
             parts.append(b"(removed)")
@@ -344,6 +362,7 @@ def list_history(
         " AND d.collected_us > ?3 ORDER BY d.collected_us LIMIT ?4",
         (_json(parents), name, after_us, limit),
     )
+    _check_progress((row[1] for row in rows), after_us)
     return [(row[0], row[1]) for row in rows]
 
 
@@ -362,6 +381,25 @@ def find_newest_in_history(
 
 def _json(numbers: Collection[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
+
+
+def _check_progress(found: Iterable[Any], after: Any) -> None:
+    """Refuse a page whose rows do not all come after the page before it."""
+    for key in found:
+        if type(key) is not type(after) or not key > after:
+            raise IndexBroken(f"index.db is out of order: {key!r} is found behind {after!r}")
+
+
+def _check_new(node: int, seen: set[int]) -> None:
+    if node in seen:
+        raise IndexBroken(f"index.db has directory {node!r} above itself")
+    seen.add(node)
+
+
+def _to_name(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise IndexBroken(f"index.db has a name that is none: {value!r}")
+    return value
 
 
 def _to_entry(row: tuple[Any, ...]) -> Entry:

@@ -77,8 +77,6 @@ class World:
         """For what the deeds need and is no part of the vault."""
         self.position = position
         self.promises = Promises()
-        self.has_faults = False
-        """Whether calls may fail."""
         self._source = random.Random(seed)
         self._count = 0
         self._clock_us = parse_stamp("2026-01-21T12-00-00Z")
@@ -147,12 +145,18 @@ class World:
         self.promises.set(self.position(), key, allowed)
 
     def check(self) -> None:
-        """Fail unless the open vault keeps its promises; what was left open is decided by it."""
+        """Fail unless the open vault keeps its promises; what was left open is decided by it.
+
+        But for what its recovery could not do yet: a name may still be missing then.
+        """
         kept = read_kept(self.vault)
+        is_decided = not self.vault._recovery.result.left
         for key in self.promises.spans:
             allowed = self.promises.now(key)
             if allowed is not None:
                 found = read(self.vault, key, kept)
+                if not is_decided and key[0] == "name" and found is None:
+                    continue
                 assert found in allowed, (key, _short(found), set(map(_short, allowed)))
                 self._set(key, frozenset({found}))
 

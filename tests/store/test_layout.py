@@ -6,12 +6,14 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
 
 from scopefs import Vault
 from scopefs.errors import IndexBroken, NewerFormat, NotAVault, Unavailable
+from scopefs.store import atomic
 from scopefs.store.layout import Layout, create_vault, load_vault_file
 from tests.store.inspection import NOON_US, finish, snapshot, start_python
 
@@ -41,6 +43,30 @@ def test_create_makes_missing_directories_above(tmp_path: Path) -> None:
     """A vault can be made where not even its parent is."""
     with Vault.open(tmp_path / "x" / "y" / "v", create=True) as vault:
         assert vault.put("a.b", b"{}").scope == "a.b"
+
+
+def test_new_vault_is_durable_from_the_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of all directories that were made are synced, the topmost one's too.
+
+    Else a power cut takes the whole vault, with what was acknowledged.
+    """
+    synced: set[Path] = set()
+    fsync, libc = os.fsync, atomic._LIBC
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        synced.add(Path(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def note_all(fd: int) -> int:
+        # What is there when it is called; all of it is on one file system.
+        synced.update(tmp_path.rglob("*"), [tmp_path])
+        return int(libc.syncfs(fd))
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(atomic, "_LIBC", SimpleNamespace(syncfs=note_all))
+    root = tmp_path / "x" / "y" / "v"
+    create_vault(root, NOON_US)
+    assert {root, *list(root.parents)[:3]} <= synced
 
 
 def test_create_in_an_empty_directory(tmp_path: Path) -> None:

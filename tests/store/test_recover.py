@@ -1,21 +1,25 @@
 """Recovery at open: what a killed process left under way is finished or withdrawn."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
 
 from scopefs import Vault
-from scopefs.errors import NotFound
+from scopefs.errors import NoSpace, NotFound, Unavailable
 from scopefs.model.payload import Kind
 from scopefs.model.scope import parse_scope
 from scopefs.store import publish, recover, rows
 from scopefs.store.partial import list_partial
 from scopefs.store.publish import StagedState, Write
+from scopefs.store.sql import fetch
+from tests.mounting import wait_until
 from tests.store.inspection import (
     PATIENCE_S,
     check_whole,
@@ -379,3 +383,163 @@ def test_rows_without_a_directory_are_recovered_once(
         assert not other.is_alive()
         assert len(list_partial(vault.layout)) + len(vault.versions("my.files")) == 1
         check_clean(vault)
+
+
+REFUSALS = {
+    "full": NoSpace("let fail by a test"), "refused": Unavailable("let fail by a test"),
+    "EIO": OSError(errno.EIO, "let fail by a test"),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[list[int]]:
+    """Let nothing be published; says how often it was tried."""
+    tried = [0]
+
+    def refuse(*_: object) -> None:
+        tried[0] += 1
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recover, "apply_release", refuse)
+        yield tried
+
+
+def open_still(root: Path) -> Vault:
+    """Open a vault whose thread, which settles and recovers again, does nothing."""
+    vault = Vault.open(root)
+    vault._settling.stop()
+    return vault
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_regression_closed_write_that_the_disk_refuses_stays_staged(
+    root: Path, monkeypatch: pytest.MonkeyPatch, refusal: str, size: int
+) -> None:
+    """What was acknowledged does not become an interrupted write for the trouble of a moment."""
+    stage_and_die(root, "CLOSED", size)
+    with refusing(monkeypatch, REFUSALS[refusal]), Vault.open(root) as vault:
+        assert (vault.recovered.left, vault.recovered.partial) == (1, 0)
+        assert query(vault, "SELECT state FROM staged") == [(int(StagedState.CLOSED),)]
+    with Vault.open(root) as vault:
+        assert vault.recovered.published == 1
+        assert vault.read_payload(vault.get("my.files", name="file")) == b"x" * size
+        assert list_partial(vault.layout) == []
+        check_clean(vault)
+
+
+def test_closed_write_that_cannot_be_read_stays_staged(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The vault opens though a staging file cannot be read; the log tells, and once only."""
+    stage_and_die(root, "CLOSED", 100_000)
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, "let fail by a test", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recover, "hash_file", fail)
+        with Vault.open(root) as vault:
+            assert vault.recovered.left == 1
+            assert not vault._recover_again()
+    assert caplog.text.count("stays staged") == 1
+    with Vault.open(root) as vault:
+        assert vault.get("my.files", name="file").payload_size == 100_000
+
+
+def test_what_stays_staged_is_published_as_soon_as_the_disk_lets(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another open, and unasked: a mount may last for months."""
+    stage_and_die(root, "CLOSED", 100_000)
+    with contextlib.ExitStack() as stack:
+        with refusing(monkeypatch, REFUSALS["full"]):
+            vault = stack.enter_context(Vault.open(root))
+            assert vault.recovered.left == 1
+        wait_until(lambda: len(vault.versions("my.files")) == 1)
+        check_clean(vault)
+
+
+def test_closing_tries_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk takes by then is published when the vault is closed."""
+    stage_and_die(root, "CLOSED", 10)
+    with refusing(monkeypatch, REFUSALS["full"]):
+        vault = open_still(root)
+    vault.close()
+    with Vault.open(root) as vault:
+        assert (vault.recovered.published, len(vault.versions("my.files"))) == (0, 1)
+
+
+def test_a_journal_that_refuses_is_asked_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many writes do not make opening wait for as many refusals; none of them is lost.
+
+    Nor do those of one file count as what came since, one for the other.
+    """
+    stage_and_die_together(root, ["CLOSED", "CLOSED", "CLOSED", "DRAFT"])
+    with refusing(monkeypatch, REFUSALS["refused"]) as tried:
+        vault = open_still(root)
+        assert tried == [1]
+    left = vault.recovered
+    assert (left.published, left.left + left.partial, left.left >= 3) == (0, 4, True)
+    assert vault._recover_again()
+    assert len(vault.versions("my.files")) == 3
+    assert len(list_partial(vault.layout)) == 1
+    vault.close()
+
+
+@pytest.mark.parametrize("extra", ["", "known"])
+def test_what_stayed_staged_is_not_put_over_what_came_since(
+    root: Path, monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    """A program that saves its file again, after the disk was full, keeps what it saved."""
+    stage_and_die(root, "CLOSED", 10, extra)
+    with refusing(monkeypatch, REFUSALS["full"]):
+        vault = open_still(root)
+    vault.put("my.files", b"newer", name="file")
+    assert vault._recover_again()
+    assert vault.read_payload(vault.get("my.files", name="file")) == b"newer"
+    (story,) = list_partial(vault.layout)
+    assert "written again" in story["reason"]
+    check_clean(vault)
+    vault.close()
+
+
+_GROWING = ("data_files", "names", "nodes", "shown", "events", "scopes", "chunks", "receipts")
+"""Tables that grow with the vault. What is in the others goes when it is settled."""
+
+
+def test_opening_scans_no_table_that_grows(root: Path) -> None:
+    """Whatever is asked at an open is answered by an index, or by the first row."""
+    stage_and_die_together(root, ["CLOSED", "DRAFT"])
+    stage_and_die(root, "CLOSED", 10, "folder")
+    stage_and_die(root, "CLOSED", 10, "known")
+    stage_and_close(root, StagedState.CLOSED)
+    asked: dict[str, tuple[object, ...]] = {}
+
+    def note(_cursor: object, statement: str, values: tuple[object, ...] | None) -> bool:
+        asked[statement] = values or ()
+        return True
+
+    def trace(db: apsw.Connection) -> None:
+        db.set_exec_trace(note)
+
+    apsw.connection_hooks.append(trace)
+    try:
+        vault = open_still(root)
+    finally:
+        apsw.connection_hooks.remove(trace)
+    with contextlib.closing(vault), vault.read() as db:
+        db.set_exec_trace(None)
+        scans = []
+        for statement, values in asked.items():
+            if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"):
+                for *_, step in fetch(db, f"EXPLAIN QUERY PLAN {statement}", values):
+                    if step.startswith("SCAN") and "LIMIT 1" not in statement:
+                        scans.append((step, statement))
+        found = [scan for scan in scans if set(scan[0].split()) & set(_GROWING)]
+        assert found == []
+        # Nor are all staged rows read to find those that are not published.
+        unpublished = [step for step, statement in scans if "state < 2" in statement]
+        assert unpublished
+        assert all("staged_node" in step for step in unpublished)
