@@ -86,9 +86,9 @@ def find_partial(layout: Layout, wanted: str) -> dict[str, Any]:
 def remove_partial(layout: Layout, file: str) -> None:
     """Remove the bytes and their story. Raises `OSError`."""
     path = layout.partial / file
-    # A story without bytes is never looked at; bytes without a story are.
-    path.unlink(missing_ok=True)
+    # Bytes without a story can be found, and dropped again; a story without bytes cannot.
     path.with_suffix(".json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
