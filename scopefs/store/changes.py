@@ -30,6 +30,7 @@ from scopefs.model.scratch import NO_SCRATCH, ScratchPatterns
 from scopefs.store import tree
 from scopefs.store.journal import Transaction
 from scopefs.store.publish import (
+    IS_UNPUBLISHED,
     StagedState,
     apply_publish_scratch,
     drop_scratch,
@@ -181,8 +182,8 @@ def apply_unlink(transaction: Transaction, parent: int, name: bytes) -> tuple[in
     if last:
         # Bytes of a file whose last name ended before the close are gone, after a crash too.
         db.execute(
-            "DELETE FROM staged WHERE node = ? AND state < ?",
-            (entry.node, int(StagedState.PUBLISHED)),
+            f"DELETE FROM staged WHERE node = ? AND {IS_UNPUBLISHED}",
+            (entry.node,),
         )
         drop_scratch(transaction, entry.node)
     transaction.record_event(
@@ -262,8 +263,8 @@ def apply_rename(
     insert_name(transaction, new_parent, new_name, entry.node, seq, came_from=row)
     # Written, synced and renamed, but never closed, is finished too: so tools save atomically.
     db.execute(
-        "UPDATE staged SET state = ? WHERE node = ? AND state = ?",
-        (int(StagedState.CLOSED), entry.node, int(StagedState.DRAFT)),
+        f"UPDATE staged SET state = {int(StagedState.CLOSED)} WHERE node = ? AND {IS_UNPUBLISHED}",
+        (entry.node,),
     )
     if not entry.kind.is_directory:
         show(transaction, entry.node, seq, entry.version, entry.mode, entry.mtime_ns, entry.target)

@@ -49,6 +49,10 @@ class StagedState(enum.IntEnum):
     """A version whose envelope is being placed: name and mtime stand for good."""
 
 
+IS_UNPUBLISHED = f"state < {int(StagedState.PUBLISHED)}"
+"""Of staged rows. As the index `staged_node` has it: with a bound value it would not be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A payload at rest: what it is, and where its bytes are until they are settled."""
@@ -313,15 +317,14 @@ def apply_freeze(
 
     From here on their envelopes do not change, whatever happens to their names.
     """
-    db = transaction.db
     rows = fetch(
-        db,
-        f"SELECT sid, version, file FROM staged WHERE state >= ?1 AND {DUE} ORDER BY sid LIMIT ?3",
-        (int(StagedState.PUBLISHED), older_than_us, limit),
+        transaction.db,
+        "UPDATE staged SET state = ?4 WHERE sid IN ("
+        f"SELECT sid FROM staged WHERE state >= ?1 AND {DUE} ORDER BY sid LIMIT ?3)"
+        " RETURNING sid, version, file",
+        (int(StagedState.PUBLISHED), older_than_us, limit, int(StagedState.SETTLING)),
     )
-    for row in rows:
-        db.execute("UPDATE staged SET state = ? WHERE sid = ?", (int(StagedState.SETTLING), row[0]))
-    return rows
+    return sorted(rows, key=lambda row: row[0])
 
 
 def drop_staged(transaction: Transaction, write: Write) -> None:

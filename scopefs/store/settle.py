@@ -20,6 +20,7 @@ Only the holder of `settle.lock` makes, moves or removes files in data/, blobs/,
 
 import functools
 import hashlib
+import json
 import logging
 import os
 import sys
@@ -135,8 +136,9 @@ class Settler:
                 placements = [found for row in rows if (found := self._try_prepare(db, *row))]
                 if placements:
                     sync_file_system(root)
+                made: set[Path] = set()
                 for placement in placements:
-                    self._place(placement)
+                    self._place(placement, made)
                 self._append_events(db, int(read_meta(db, "settled_seq") or 0), last_seq)
                 sync_file_system(root)
             finally:
@@ -185,24 +187,24 @@ class Settler:
             self._place_blob(version, db, sid, file)
         temporary = self._layout.staging / f"settle.{sid}.tmp"
         head, tail = encode_frame(version.scope, version.collected_us, file_facts(version))
-        # A cut settle may have linked it to data/ already: never write into what it left.
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        size = len(head) + len(tail)
+        fd = _create_anew(temporary)
         try:
-            write_all(fd, head)
-            size = len(head)
             if version.kind is Kind.DOCUMENT and file is not None:
+                write_all(fd, head)
                 self._copy_payload(file, fd, len(head), version)
                 size += version.payload_size
-                os.lseek(fd, size, os.SEEK_SET)
-            elif version.kind is not Kind.BLOB:
-                stored = encode_stored(version.kind, self._read_staged(db, sid, file))
-                write_all(fd, stored)
+                os.lseek(fd, size - len(tail), os.SEEK_SET)
+                write_all(fd, tail)
+            else:
+                stored = b""
+                if version.kind is not Kind.BLOB:
+                    stored = encode_stored(version.kind, self._read_staged(db, sid, file))
+                write_all(fd, head + stored + tail)
                 size += len(stored)
-            write_all(fd, tail)
         finally:
             os.close(fd)
-        return _Placement(sid, file, version, temporary, size + len(tail))
+        return _Placement(sid, file, version, temporary, size)
 
     def _read_staged(self, db: apsw.Connection, sid: int, file: str | None) -> bytes:
         if file is not None:
@@ -249,10 +251,15 @@ class Settler:
             os.close(fd)
         temporary.rename(path)
 
-    def _place(self, placement: _Placement) -> None:
-        """Link the envelope to its name. What an earlier, cut settle left there is replaced."""
+    def _place(self, placement: _Placement, made: set[Path]) -> None:
+        """Link the envelope to its name. What an earlier, cut settle left there is replaced.
+
+        `made`: the directories that are known to be there.
+        """
         path = self._layout.root / placement.version.path
-        make_directories(path.parent)
+        if path.parent not in made:
+            make_directories(path.parent)
+            made.add(path.parent)
         try:
             os.link(placement.temporary, path)
         except FileExistsError:
@@ -445,6 +452,17 @@ def _has_work(db: apsw.Connection, older_than_us: int) -> bool:
     )
 
 
+def _create_anew(path: Path) -> int:
+    """Create a file that is new for certain, and open it for writing."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        # A cut settle may have linked it to data/ already: never write into what it left.
+        path.unlink()
+        return os.open(path, flags, 0o600)
+
+
 def hash_file(path: Path) -> bytes:
     """SHA-256 of a file. Raises `FileNotFoundError`."""
     with path.open("rb") as file:
@@ -464,12 +482,18 @@ def _freeze(
 
 def _drop(transaction: Transaction, placements: list[_Placement], last_seq: int) -> None:
     db = transaction.db
+    # One statement for all: each of them lets go of the interpreter, and has to get it back.
+    db.execute(
+        "DELETE FROM staged WHERE sid IN (SELECT value FROM json_each(?))",
+        (json.dumps([placement.sid for placement in placements]),),
+    )
     for placement in placements:
-        db.execute("DELETE FROM staged WHERE sid = ?", (placement.sid,))
-        db.execute(
-            "UPDATE data_files SET size_bytes = ? WHERE id = ?",
-            (placement.size_bytes, placement.version.id),
-        )
+        # Its name or time has changed since it was published.
+        if placement.size_bytes != placement.version.size_bytes:
+            db.execute(
+                "UPDATE data_files SET size_bytes = ? WHERE id = ?",
+                (placement.size_bytes, placement.version.id),
+            )
     write_meta(db, "settled_seq", last_seq)
 
 

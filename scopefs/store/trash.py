@@ -20,7 +20,7 @@ from scopefs.store import index, tree
 from scopefs.store.chunks import CHUNK_BYTES
 from scopefs.store.index import Version
 from scopefs.store.journal import Transaction
-from scopefs.store.publish import StagedState, drop_scratch
+from scopefs.store.publish import IS_UNPUBLISHED, StagedState, drop_scratch
 from scopefs.store.rows import end_name, insert_name, load_entry, show, touch_directory
 from scopefs.store.sql import fetch
 
@@ -228,10 +228,10 @@ def end_names_below(transaction: Transaction, node: int, seq: int) -> None:
             end_name(transaction, row, parent, seq)
     # Bytes of a file whose last name ended before the close are gone, after a crash too.
     db.execute(
-        "DELETE FROM staged WHERE state < ?2 AND"
+        f"DELETE FROM staged WHERE {IS_UNPUBLISHED} AND"
         " EXISTS (SELECT 1 FROM names n WHERE n.node = staged.node AND n.until_seq = ?1) AND"
         " NOT EXISTS (SELECT 1 FROM names n WHERE n.node = staged.node AND n.until_seq IS NULL)",
-        (seq, int(StagedState.PUBLISHED)),
+        (seq,),
     )
 
 
