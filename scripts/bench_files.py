@@ -8,7 +8,7 @@ the floor, a file system in memory that is made with pyfuse3 and trio too and do
 By hand means what a careful program does without scopefs to get the same: temporary file, fsync,
 rename, fsync of the directory, and one row in a SQLite database with synchronous=FULL. Of a `cp`:
 `sync` of the copy. The ways are interleaved in rounds, so that a machine whose speed drifts slows
-all of them.
+all of them. What one of them leaves to be settled in the background is waited for before the next.
 
 `--page-bytes` makes the library's index with another page size, to compare them in several runs.
 """
@@ -31,12 +31,17 @@ Way = Callable[[], object]
 
 
 def measure(
-    ways: dict[str, Way], rounds: int, times: int = 1, prepare: Way = lambda: None
-) -> dict[str, float]:
-    """The median of each way, in seconds. `prepare` goes before each, and is not counted."""
+    ways: dict[str, Way], rounds: int, times: int = 1, *, settle: Way = lambda: None,
+    prepare: Way = lambda: None,
+) -> dict[str, float]:  # fmt: skip
+    """The median of each way, in seconds.
+
+    Not counted: `settle`, before each turn of a way, and `prepare`, before each time.
+    """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            settle()
             for _ in range(times):
                 prepare()
                 start = time.perf_counter()
@@ -61,6 +66,7 @@ def measure_creating(places: Places, rounds: int, files: int) -> dict[str, float
         },
         rounds,
         files,
+        settle=places.settle,
     )
 
 
@@ -73,7 +79,7 @@ def measure_writers(places: Places, rounds: int, files: int) -> dict[str, float]
     make_by_hand(by_hand)
     return measure_together(
         by_hand, mount, lambda name: places.library.put("bench.together", DATA, name=name),
-        rounds, files // WRITERS,
+        rounds, files // WRITERS, places.settle,
     )  # fmt: skip
 
 

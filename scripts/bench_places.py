@@ -3,6 +3,7 @@
 All of them lie in one temporary directory (below `$TMPDIR`), so on one disk.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,13 @@ class Places:
     mount: Path
     """The directory of the scope `bench.files`."""
     library: Vault
+
+    def settle(self) -> None:
+        """Wait until nobody has anything left to do that would burden whoever is measured next."""
+        self.library.settle()
+        status = self.mount.parents[1] / ".scopefs" / "status.json"
+        while json.loads(status.read_bytes())["unsettled"]:
+            time.sleep(0.05)
 
     def make_directories(self, name: str) -> dict[str, Path]:
         """A new directory in each place, by the place's name."""

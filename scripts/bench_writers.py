@@ -54,8 +54,9 @@ def create(path: Path, *, sync: bool = False) -> None:
 
 
 def measure_together(
-    by_hand: Path, mount: Path, put: Callable[[str], object], rounds: int, files: int
-) -> dict[str, float]:
+    by_hand: Path, mount: Path, put: Callable[[str], object], rounds: int, files: int,
+    settle: Callable[[], None],
+) -> dict[str, float]:  # fmt: skip
     """Seconds per file while `WRITERS` work at once, each making `files`: the median of rounds.
 
     By hand and through the mount they are processes, in the library threads.
@@ -70,6 +71,7 @@ def measure_together(
         found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
+                settle()
                 start = time.perf_counter()
                 way()
                 found[name].append((time.perf_counter() - start) / files / WRITERS)
