@@ -20,6 +20,7 @@ import apsw
 import pytest
 
 from scopefs.store import atomic
+from scopefs.store.journal import RESERVE_BYTES
 from tests.crash.disk import Disk, Op
 
 _UNKNOWN = ("truncate", "symlink", "mknod", "mkfifo", "writev", "pwritev", "sendfile",
@@ -166,7 +167,7 @@ def _wrap_os(patch: pytest.MonkeyPatch, tape: Tape) -> None:
         number = tape.descriptor(fd)
         if number is None:
             return int(real["pwrite"](fd, data, offset))
-        with tape.call("write"):
+        with tape.call("reserve" if len(data) == RESERVE_BYTES else "write"):
             done = int(real["pwrite"](fd, data, offset))
             tape.note("write", number, offset, bytes(data[:done]))
         return done
