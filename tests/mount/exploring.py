@@ -1,8 +1,9 @@
 """How long the state machines explore, and what they write.
 
-`SCOPEFS_MODEL_EXAMPLES` programs of `SCOPEFS_MODEL_STEPS` steps; the defaults are CI's. What failed
-is tried again first, from a database below the machine's temporary directory. A failure ends with a
-line `@reproduce_failure(...)`: put it above the factory that the test gives to `explore`.
+CI runs the same programs each time. With `SCOPEFS_MODEL_EXAMPLES` (so many programs, of
+`SCOPEFS_MODEL_STEPS` steps) they are new ones each time, as `scripts/soak` wants them, and what
+failed is tried again first, from a database below the machine's temporary directory. A failure ends
+with a line `@reproduce_failure(...)`: put it above the factory that the test gives to `explore`.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-EXAMPLES = int(os.environ.get("SCOPEFS_MODEL_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("SCOPEFS_MODEL_EXAMPLES", "0"))
+CI_EXAMPLES = 30
 STEPS = int(os.environ.get("SCOPEFS_MODEL_STEPS", "40"))
 SIZES = (1, 5, 0, 4096, 5_000, 16_384, 16_385, 65_535, 65_536, 65_537, 70_000, 131_072, 200_000)
 """Around the limits of pages, inline payloads, and drafts in memory."""
@@ -44,10 +46,11 @@ contents = st.builds(Content, st.sampled_from(SIZES), st.integers(0, 9), st.bool
 
 def explore(factory: Callable[[], RuleBasedStateMachine]) -> None:
     """Run a state machine; a failure shows the shortest program that was found for it."""
+    kept = DirectoryBasedExampleDatabase(Path(tempfile.gettempdir(), "scopefs-hypothesis"))
     found = settings(
-        max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, print_blob=True,
-        report_multiple_bugs=False,
-        database=DirectoryBasedExampleDatabase(Path(tempfile.gettempdir(), "scopefs-hypothesis")),
+        max_examples=EXAMPLES or CI_EXAMPLES, derandomize=not EXAMPLES, stateful_step_count=STEPS,
+        deadline=None, print_blob=True, report_multiple_bugs=False,
+        database=kept if EXAMPLES else None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     run_state_machine_as_test(factory, settings=found)
