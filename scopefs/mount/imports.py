@@ -98,6 +98,11 @@ class Imports:
         async with handle.lock:
             if offset + len(data) > ENVELOPE_MAX_BYTES:
                 raise TooLarge(f"an envelope has at most {ENVELOPE_MAX_BYTES} bytes")
+            if not offset and data.lstrip()[:1] not in (b"", b"{"):
+                # Told now, for a shell's `echo` does not look at its close.
+                error = InvalidEnvelope("not an envelope: it is no JSON object")
+                self._explain(handle.scope_node, handle.name, error)
+                raise error
             handle.is_dirty = True
             await in_thread(handle.draft.write, offset, data)
         return len(data)

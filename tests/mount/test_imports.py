@@ -46,13 +46,17 @@ def rejected(shared: Mounted) -> list[dict[str, str]]:
 
 
 def write_whole(path: Path, content: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> int:
-    """Write a file as cp does; returns the errno of its close, or 0."""
+    """Write a file as cp does; returns the errno of its write or close, or 0."""
     fd = os.open(path, os.O_WRONLY | flags)
-    os.write(fd, content)
+    try:
+        os.write(fd, content)
+    except OSError as error:
+        os.close(fd)
+        return error.errno or 0
     try:
         os.close(fd)
     except OSError as error:
-        return error.errno or -1
+        return error.errno or 0
     return 0
 
 
@@ -112,6 +116,17 @@ def test_other_bytes_are_refused_at_close(scope: Path, tmp_path: Path, shared: M
     os.close(reader)
     reasons = [line["reason"] for line in rejected(shared)]
     assert any("another version" in reason for reason in reasons)
+    assert (scope / ".versions" / older.name).read_bytes() == older.read_bytes()
+
+
+def test_echo_into_a_version_is_told(scope: Path, tmp_path: Path) -> None:
+    """A shell looks at its write, not at its close."""
+    older, _ = save_two(scope, tmp_path)
+    done = subprocess.run(
+        ["bash", "-c", f"echo 3 > .versions/{older.name}"], cwd=scope, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Invalid argument" in done.stderr) == (1, True)
     assert (scope / ".versions" / older.name).read_bytes() == older.read_bytes()
 
 
