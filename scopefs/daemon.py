@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -22,7 +22,15 @@ import trio
 from scopefs.api.context import HttpOptions
 from scopefs.api.server import HttpAddress, open_listener, serve_http, show_listener
 from scopefs.errors import MountRefused, ScopefsError
+from scopefs.mount.attributes import Ownership, show_as
 from scopefs.mount.control import Control
+from scopefs.mount.health import (
+    Health,
+    keep_beating,
+    keep_status,
+    wait_answer,
+    watchdog_interval_s,
+)
 from scopefs.mount.open_files import OpenFiles
 from scopefs.mount.operations import Operations
 from scopefs.mount.point import (
@@ -35,6 +43,9 @@ from scopefs.mount.point import (
 )
 from scopefs.mount.publication import Publisher
 from scopefs.mount.refusals import Refusals
+from scopefs.read_only import ReadOnlyVault
+from scopefs.store.backing import find_backing
+from scopefs.store.config import Config
 from scopefs.vault import Durability, Vault
 
 STOP_GRACE_S = 10.0
@@ -59,7 +70,12 @@ class MountOptions:
     http: HttpAddress | None = None
     http_options: HttpOptions | None = None
     check_reads: bool = True
-    max_file_bytes: int | None = None
+    read_only: bool = False
+    ownership: Ownership = field(default_factory=Ownership)
+    for_kernel: tuple[str, ...] = ()
+    """Options of mount(8) that the kernel or libfuse knows: `noexec`, `noatime`."""
+    config: Config | None = None
+    """Of the vault; None: what the files and the environment say."""
 
 
 def run_mount(
@@ -67,25 +83,32 @@ def run_mount(
 ) -> None:
     """Mount a vault, making it if it is missing, and serve until it is unmounted.
 
-    `on_ready` is called once the mount answers. Raises `MountRefused`, `VaultInUse` and what
-    `Vault.open` raises, all before anything is mounted.
+    If it is only to be read, it has to be there, and others may have it mounted. `on_ready` is
+    called once the mount answers. Raises `MountRefused`, `VaultInUse` and what `Vault.open` raises,
+    all before anything is mounted.
     """
     check_mountpoint(mountpoint, vault_path)
     listener = open_listener(options.http) if options.http is not None else None
     with (
         closing(listener) if listener else nullcontext(),
-        Vault.open(
-            vault_path, create=True, durability=options.durability,
-            check_reads=options.check_reads, max_file_bytes=options.max_file_bytes,
-        ) as vault,
+        _open_vault(vault_path, options) as vault,
+        (
+            nullcontext() if options.read_only
+            else closing(MountLock(vault.layout, mountpoint, wait_s=RELOCK_WAIT_S))
+        ),
     ):  # fmt: skip
-        lock = MountLock(vault.layout, mountpoint, wait_s=RELOCK_WAIT_S)
-        try:
-            trio.run(_mount, vault, mountpoint, options, listener, on_ready)
-            # Still under the lock: a next mount finds everything settled.
-            vault.close()
-        finally:
-            lock.close()
+        trio.run(_mount, vault, mountpoint, options, listener, on_ready)
+        # Still under the lock: a next mount finds everything settled.
+        vault.close()
+
+
+def _open_vault(path: Path, options: MountOptions) -> Vault:
+    if options.read_only:
+        return ReadOnlyVault.look_at(path, check_reads=options.check_reads, config=options.config)
+    return Vault.open(
+        path, create=True, durability=options.durability, check_reads=options.check_reads,
+        config=options.config,
+    )  # fmt: skip
 
 
 def run_serve(
@@ -105,16 +128,25 @@ async def _mount(
 ) -> None:
     open_files = OpenFiles()
     publisher = Publisher(vault, open_files)
-    refusals = Refusals(vault.layout.logs / "rejected.jsonl", str(mountpoint), vault.clock_us)
+    refusals = Refusals(
+        vault.layout.logs / "rejected.jsonl", str(mountpoint), vault.clock_us,
+        is_kept=not options.read_only,
+    )  # fmt: skip
+    health = Health(vault, open_files, refusals)
     operations = Operations(
-        vault, open_files, publisher, Control(vault, str(mountpoint), refusals), refusals
+        vault, open_files, publisher, Control(vault, str(mountpoint), refusals, health), refusals
     )
+    show_as(options.ownership)
+    # By its source mount(8) knows whether a line of fstab is mounted already.
+    source = str(vault.layout.root).replace("\\", "\\\\").replace(",", "\\,")
     fuse_options = {
-        *pyfuse3.default_options, f"fsname={FILE_SYSTEM_NAME}", f"subtype={FILE_SYSTEM_NAME}",
-        "nosuid", "nodev",
+        *pyfuse3.default_options, f"fsname={source}", f"subtype={FILE_SYSTEM_NAME}",
+        "nosuid", "nodev", *options.for_kernel,
     }  # fmt: skip
     if options.allow_other:
         fuse_options.add("allow_other")
+    if options.read_only:
+        fuse_options.add("ro")
     try:
         pyfuse3.init(operations, str(mountpoint), fuse_options)
     except RuntimeError as error:
@@ -123,19 +155,20 @@ async def _mount(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publisher.run)
-            if vault.config.trash.keep_days is not None:
+            if vault.config.trash.keep_days is not None and not options.read_only:
                 nursery.start_soon(_empty_trash_daily, vault)
             await nursery.start(_unmount_on_signal, mountpoint, stop)
             if listener is not None:
                 _LOG.info("HTTP at %s", show_listener(listener))
                 await nursery.start(serve_http, vault, listener, stop, options.http_options)
-            nursery.start_soon(_announce, mountpoint, vault, on_ready)
+            nursery.start_soon(_announce, mountpoint, vault, health, on_ready)
             await pyfuse3.main()
             notify("STOPPING=1")
             stop.set()
             await publisher.close_all()
             nursery.cancel_scope.cancel()
     finally:
+        health.close()
         # main() returns once the kernel has let go; after an exception it has not.
         pyfuse3.close(unmount=is_mounted(mountpoint))
 
@@ -156,22 +189,31 @@ async def _empty_trash_daily(vault: Vault) -> None:
         await trio.sleep(TRASH_INTERVAL_S)
 
 
-async def _announce(mountpoint: Path, vault: Vault, on_ready: Callable[[], None]) -> None:
-    """Say that the mount is up, once it answers."""
+async def _announce(
+    mountpoint: Path, vault: Vault, health: Health, on_ready: Callable[[], None]
+) -> None:
+    """Say that the mount is up, once it answers; tell systemd from then on how it is."""
     await trio.to_thread.run_sync(_wait_for_answer, mountpoint, abandon_on_cancel=True)
     notify("READY=1", f"STATUS=mounted at {mountpoint}")
     on_ready()
-    # What it counts takes a moment in a large vault.
-    status = await trio.to_thread.run_sync(vault.status)
-    backing = status["fileSystem"]
-    for warning in backing["warnings"]:
-        _LOG.warning("the file system of %s, %s, %s", status["vault"], backing["type"], warning)
-    notify(f"STATUS={status['versions']} versions in {status['scopes']} scopes at {mountpoint}")
+    backing = find_backing(vault.layout.root)
+    for warning in backing.warnings:
+        _LOG.warning("the file system of %s, %s, %s", vault.layout.root, backing.type, warning)
+    if "NOTIFY_SOCKET" not in os.environ:
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_status, health.describe, lambda text: notify(f"STATUS={text}"))
+        interval_s = watchdog_interval_s()
+        if interval_s is not None:
+            nursery.start_soon(
+                keep_beating, lambda: wait_answer(mountpoint), lambda: notify("WATCHDOG=1"),
+                interval_s,
+            )  # fmt: skip
 
 
 def _wait_for_answer(mountpoint: Path) -> None:
     """Until the kernel's table has the mount and a stat of it succeeds."""
-    while mountpoint not in find_mounts() or os.stat(mountpoint).st_ino != pyfuse3.ROOT_INODE:
+    while mountpoint not in find_mounts() or wait_answer(mountpoint) != str(pyfuse3.ROOT_INODE):
         time.sleep(_POLL_S)
 
 

@@ -52,7 +52,8 @@ from scopefs.store.background import SettleThread
 from scopefs.store.backing import find_backing
 from scopefs.store.checks import Checked
 from scopefs.store.chunks import record_digests
-from scopefs.store.config import load_config
+from scopefs.store.config import Config, load_config
+from scopefs.store.copies import settle_in
 from scopefs.store.drafts import Draft
 from scopefs.store.imports import Imported
 from scopefs.store.index import ReaderPool, ScopeCount, Version
@@ -102,21 +103,12 @@ class Vault:
     def __init__(
         self, layout: Layout, clock_us: Callable[[], int], *, check_reads: bool = True,
         max_file_bytes: int | None = None, durability: Durability = "strict",
+        config: Config | None = None,
     ) -> None:  # fmt: skip
         """Use `Vault.open`."""
-        self.layout = layout
+        self._describe(layout, clock_us, check_reads=check_reads, config=config)
         self.is_relaxed = durability == "relaxed"
-        self.clock_us = clock_us
-        self.id = load_vault_file(layout).id
-        self.config = load_config(layout.config)
-        self.scratch = ScratchPatterns(self.config.scratch.patterns)
         self.max_file_bytes = max_file_bytes or self.config.limits.max_file_bytes
-        self._disk_bytes = 0
-        check_index_present(layout)
-        self._closed = False
-        self._checks = Checks(self._note_digests)
-        self._checks_reads = check_reads
-        self._learned: dict[bytes, bytes] = {}
         # Whatever was opened is closed again, the last first, if anything further fails.
         with ExitStack() as stack:
             try:
@@ -130,7 +122,8 @@ class Vault:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
             if not index.check_index(str(layout.index), self.id):
                 self._migrate()
-            self._readers = ReaderPool(str(layout.index))
+            settle_in(layout)
+            self._readers: ReaderPool = ReaderPool(str(layout.index))
             stack.callback(self._readers.close)
             self._journal = Journal(layout.index, layout.lock("write"), clock_us)
             stack.callback(self._journal.close)
@@ -153,13 +146,15 @@ class Vault:
         cls, path: str | os.PathLike[str], *, create: bool = False,
         clock_us: Callable[[], int] = system_clock_us, check_reads: bool = True,
         max_file_bytes: int | None = None, durability: Durability = "strict",
+        config: Config | None = None,
     ) -> "Vault":  # fmt: skip
         """Open the vault in the directory `path`; with `create`, make it if it is missing.
 
         `check_reads`: whether payloads over 64 KiB are compared with their hash whenever they are
         read; smaller ones are always. `max_file_bytes`: the largest file that is taken, instead of
         what config.toml says. `durability`: with `relaxed` nothing waits for the disk; a power cut
-        may take the last five seconds, never consistency.
+        may take the last five seconds, never consistency. `config`: instead of what the files and
+        the environment say (scopefs.store.config).
 
         Finishes or withdraws what a crash left under way. Raises `NotAVault`, `NewerFormat`,
         `IndexBroken`, `Unavailable`.
@@ -169,8 +164,27 @@ class Vault:
             create_vault(layout.root, clock_us())
         return cls(
             layout, clock_us, check_reads=check_reads, max_file_bytes=max_file_bytes,
-            durability=durability,
+            durability=durability, config=config,
         )  # fmt: skip
+
+    def _describe(
+        self, layout: Layout, clock_us: Callable[[], int], *, check_reads: bool,
+        config: Config | None,
+    ) -> None:  # fmt: skip
+        """What is known before anything is opened. Raises as `open` does, and `InvalidConfig`."""
+        self.layout = layout
+        self.is_relaxed = False
+        self.clock_us = clock_us
+        self.id = load_vault_file(layout).id
+        self.config = load_config(layout.config) if config is None else config
+        self.scratch = ScratchPatterns(self.config.scratch.patterns)
+        self.max_file_bytes = self.config.limits.max_file_bytes
+        self._disk_bytes = 0
+        check_index_present(layout)
+        self._closed = False
+        self._checks = Checks(self._note_digests)
+        self._checks_reads = check_reads
+        self._learned: dict[bytes, bytes] = {}
 
     def _migrate(self) -> None:
         """Bring an older index up to date, alone with the vault. Raises `VaultInUse`."""

@@ -28,6 +28,7 @@ TEST_PACKAGES=(
     "ed: command -v ed"
     "emacs-nox: command -v emacs"
     "fio: command -v fio"
+    "fish: command -v fish"
     "gdbmtool: command -v gdbmtool"
     "git: command -v git"
     "joe: command -v joe"
@@ -54,6 +55,7 @@ TEST_PACKAGES=(
     "xz-utils: command -v xz"
     "zip: command -v zip"
     "zstd: command -v zstd"
+    "zsh: command -v zsh"
 )
 
 say() { printf 'scopefs: %s\n' "$*" >&2; }

@@ -1,5 +1,6 @@
 """Fixtures: an open vault, and a vault that is really mounted."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from scopefs import Vault
 from tests.mounting import Mounted, start_mount
+
+# What the user of this machine has configured is not what is tested.
+os.environ["SCOPEFS_CONFIG"] = os.devnull
 
 
 @pytest.fixture

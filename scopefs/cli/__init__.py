@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import click
+import click.shell_completion
 
 from scopefs import __version__
 from scopefs.cli.exits import to_exit_code
@@ -30,9 +31,13 @@ COMMANDS = {
     "import": "Add what an export or another vault holds.",
     "serve": "Serve the HTTP door without a mount.",
     "token": "Say who may use the HTTP door.",
+    "config": "See the options, and where they come from.",
     "settle": "Place all published versions in the hierarchy now.",
     "verify": "Check that everything in the vault is whole.",
+    "doctor": "Look for what is wrong around the vault, and say what to do.",
+    "service": "Let systemd mount a vault at login, or at boot.",
     "reindex": "Make a lost or damaged index again.",
+    "completion": "Print what completes commands in bash, zsh or fish.",
 }
 """Name and one-line help of every command; its code is in the module of that name."""
 
@@ -51,6 +56,18 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"scopefs.cli.{name}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem[str]]:
+        """Commands and options, without importing a command."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items() if name.startswith(incomplete)
+        ]  # fmt: skip
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

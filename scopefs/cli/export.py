@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from scopefs.cli.completion import complete_scope_or_file
 from scopefs.cli.options import (
     Progress,
     json_option,
@@ -18,7 +19,7 @@ from scopefs.cli.options import (
 
 @click.command("export")
 @vault_option
-@click.argument("scopes", nargs=-1, metavar="[SCOPE ...]")
+@click.argument("scopes", nargs=-1, metavar="[SCOPE ...]", shell_complete=complete_scope_or_file)
 @click.argument("dest", metavar="DIR|FILE.tar|-")
 @progress_option
 @json_option

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import click
 
+from scopefs.cli.completion import complete_name, complete_scope, complete_stamp
 from scopefs.cli.options import json_option, name_members, print_json, vault_option
 
 _CHUNK_BYTES = 1 << 20
@@ -13,10 +14,14 @@ _CHUNK_BYTES = 1 << 20
 
 @click.command("get")
 @vault_option
-@click.argument("scope")
+@click.argument("scope", shell_complete=complete_scope)
 @click.option("--at", metavar="TIME", help="The newest at or before TIME, like 2026-01-21T10:00.")
-@click.option("--stamp", help="The version with this stamp, as `ls .versions` shows it.")
-@click.option("--name", help="Of this file in the scope alone.")
+@click.option(
+    "--stamp",
+    shell_complete=complete_stamp,
+    help="The version with this stamp, as `ls .versions` shows it.",
+)
+@click.option("--name", shell_complete=complete_name, help="Of this file in the scope alone.")
 @click.option("--envelope", is_flag=True, help="Print the envelope instead of the payload.")
 @click.option("-o", "--output", type=click.Path(), help="Write to a new file.")
 @json_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from scopefs.cli.completion import complete_scope
 from scopefs.cli.options import json_option, print_json, print_rows, vault_option
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _POLL_S = 0.2
 
 @click.command("log")
 @vault_option
-@click.argument("scope", required=False)
+@click.argument("scope", required=False, shell_complete=complete_scope)
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option("-f", "--follow", is_flag=True, help="Print new events as they come, until Ctrl+C.")
 @json_option

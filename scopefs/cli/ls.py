@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from scopefs.cli.completion import complete_scope
 from scopefs.cli.options import (
     json_option,
     name_members,
@@ -16,7 +17,7 @@ from scopefs.cli.options import (
 
 @click.command("ls")
 @vault_option
-@click.argument("scope", required=False)
+@click.argument("scope", required=False, shell_complete=complete_scope)
 @json_option
 def command(vault_path: Path, scope: str | None, as_json: bool) -> None:
     """List the scopes of the vault, or the names in SCOPE.

@@ -1,4 +1,4 @@
-"""What several commands share: where the vault is, and how listings are printed."""
+"""What several commands share: where the vault is, what is configured, how listings are printed."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import click
 import platformdirs
 
 from scopefs.cli.exits import to_exit_code
+from scopefs.store.config import OPTIONS, Setting, load_settings
 
 if TYPE_CHECKING:
     from scopefs.transfer.exports import Problem
@@ -23,32 +24,79 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def default_vault() -> Path:
-    """The user's vault, unless `--vault` or $SCOPEFS_VAULT names another."""
+    """The user's vault, unless `--vault`, $SCOPEFS_VAULT or the user's config.toml names another.
+
+    Raises `InvalidConfig`.
+    """
+    named = load_settings()["vault"].value
+    if named:
+        return absolute(named)
     return Path(platformdirs.user_data_dir("scopefs", appauthor=False)) / "vault"
 
 
 def default_mountpoint() -> Path:
-    """`~/vault`; for root, who has no desk, `/mnt/vault`."""
+    """Where the user's config.toml says; else `~/vault`, and `/mnt/vault` for root, without a desk.
+
+    Raises `InvalidConfig`.
+    """
+    named = load_settings()["mountpoint"].value
+    if named:
+        return absolute(named)
     return Path("/mnt/vault") if os.geteuid() == 0 else Path.home() / "vault"
 
 
 def vault_option(command: _Command) -> _Command:
-    """`--vault DIR`."""
+    """`--vault DIR`. It is known before the options are, for they may stand in the vault."""
     return click.option(
         "--vault", "vault_path", metavar="DIR", envvar="SCOPEFS_VAULT", type=click.Path(),
         callback=lambda _ctx, _param, value: absolute(value) if value else default_vault(),
+        is_eager=True,
         help="The vault's directory.  [default: $SCOPEFS_VAULT, else the user's data directory]",
     )(command)  # fmt: skip
 
 
+def load_configured(ctx: click.Context) -> dict[str, Setting]:
+    """The options that are configured for the vault of a command. Raises `InvalidConfig`."""
+    key = f"{__name__}.settings"
+    if key not in ctx.meta:
+        ctx.meta[key] = load_settings(Path(ctx.params["vault_path"]) / "config.toml")
+    settings: dict[str, Setting] = ctx.meta[key]
+    return settings
+
+
+class _ConfiguredOption(click.Option):
+    """An option whose default is what is configured."""
+
+    def __init__(self, *args: Any, setting: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._setting = setting
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        if not call or ctx.resilient_parsing:
+            return OPTIONS[self._setting].default
+        return load_configured(ctx)[self._setting].value
+
+
+def configured_option(
+    setting: str, *declarations: str, help: str, default: str | None = None, **kwargs: Any
+) -> Callable[[_Command], _Command]:
+    """A flag for an option of scopefs.store.config. `default`: the default in words."""
+    option = OPTIONS[setting]
+    shown = default if default is not None else str(option.default)
+    return click.option(
+        *declarations, cls=_ConfiguredOption, setting=setting,
+        help=f"{help}  [${option.variable}; default: {shown}]", **kwargs,
+    )  # fmt: skip
+
+
 def http_options(command: _Command) -> _Command:
     """`--http-auth token|none`, `--http-max-body BYTES`."""
-    command = click.option(
-        "--http-max-body", type=click.IntRange(min=1), default=52_428_800, show_default=True,
-        metavar="BYTES", help="The largest payload that is taken over HTTP.",
+    command = configured_option(
+        "mount.http_max_body", "--http-max-body", type=click.IntRange(min=1), metavar="BYTES",
+        help="The largest payload that is taken over HTTP.",
     )(command)  # fmt: skip
-    return click.option(
-        "--http-auth", type=click.Choice(["token", "none"]), default="token", show_default=True,
+    return configured_option(
+        "mount.http_auth", "--http-auth", type=click.Choice(["token", "none"]),
         help="Who may use the HTTP door: whoever has a token (see `scopefs token`), or everybody "
         "on this machine.",
     )(command)  # fmt: skip

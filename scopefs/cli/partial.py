@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scopefs.cli.completion import complete_partial, complete_scope
 from scopefs.cli.options import json_option, name_text, print_json, print_rows, vault_option
 
 if TYPE_CHECKING:
@@ -51,9 +52,13 @@ def list_command(vault_path: Path, as_json: bool) -> None:
 
 @command.command("accept")
 @vault_option
-@click.argument("ids", metavar="[ID...]", nargs=-1)
+@click.argument("ids", metavar="[ID...]", nargs=-1, shell_complete=complete_partial)
 @click.option("--all", "accept_all", is_flag=True, help="All of them.")
-@click.option("--scope", help="Its scope, if it is not known or is to be another one.")
+@click.option(
+    "--scope",
+    shell_complete=complete_scope,
+    help="Its scope, if it is not known or is to be another one.",
+)
 @click.option("--name", help="Its name in the scope, likewise.")
 @json_option
 def accept_command(
@@ -83,7 +88,7 @@ def accept_command(
 
 @command.command("drop")
 @vault_option
-@click.argument("ids", metavar="[ID...]", nargs=-1)
+@click.argument("ids", metavar="[ID...]", nargs=-1, shell_complete=complete_partial)
 @click.option("--all", "drop_all", is_flag=True, help="All of them.")
 @json_option
 def drop_command(vault_path: Path, ids: tuple[str, ...], drop_all: bool, as_json: bool) -> None:

@@ -8,16 +8,21 @@ from typing import Any
 
 import click
 
+from scopefs.cli.completion import complete_name, complete_scope
 from scopefs.cli.options import json_option, print_json, vault_option
 from scopefs.errors import InvalidBody, InvalidQuery
 
 
 @click.command("put")
 @vault_option
-@click.argument("scope")
+@click.argument("scope", shell_complete=complete_scope)
 @click.argument("source", required=False, default="-",
                 type=click.Path(exists=True, allow_dash=True))  # fmt: skip
-@click.option("--name", help="The name to store it under.  [default: the file's own]")
+@click.option(
+    "--name",
+    shell_complete=complete_name,
+    help="The name to store it under.  [default: the file's own]",
+)
 @json_option
 def command(vault_path: Path, scope: str, source: str, name: str | None, as_json: bool) -> None:
     """Store a file, a directory's files, or standard input (-) as versions of SCOPE.

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from scopefs.cli.completion import complete_scope, complete_stamp
 from scopefs.cli.options import json_option, print_json, vault_option
 
 
 @click.command("rm")
 @vault_option
-@click.argument("scope")
-@click.argument("stamp", required=False)
+@click.argument("scope", shell_complete=complete_scope)
+@click.argument("stamp", required=False, shell_complete=complete_stamp)
 @click.option("-r", "--recursive", is_flag=True, help="With the subcategories of SCOPE.")
 @click.option("--forever", is_flag=True, help="Destroy at once: nothing brings it back.")
 @json_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scopefs.cli.completion import complete_trash
 from scopefs.cli.options import (
     json_option,
     name_members,
@@ -70,7 +71,8 @@ def list_command(vault_path: Path, limit: int | None, as_json: bool) -> None:
 
 @command.command("restore")
 @vault_option
-@click.argument("entries", metavar="NUMBER...", nargs=-1, required=True, type=int)
+@click.argument("entries", metavar="NUMBER...", nargs=-1, required=True, type=int,
+                shell_complete=complete_trash)  # fmt: skip
 @json_option
 def restore_command(vault_path: Path, entries: tuple[int, ...], as_json: bool) -> None:
     """Bring entries back to where they were, all of them or none.
@@ -103,7 +105,8 @@ def restore_command(vault_path: Path, entries: tuple[int, ...], as_json: bool) -
 
 @command.command("empty")
 @vault_option
-@click.argument("entries", metavar="[NUMBER...]", nargs=-1, type=int)
+@click.argument("entries", metavar="[NUMBER...]", nargs=-1, type=int,
+                shell_complete=complete_trash)  # fmt: skip
 @click.option("--older-than", "age", metavar="AGE", help="Removed longer ago than 30d, 12h, ...")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -6,6 +6,7 @@ published is seen at the next open, with its size. A version's bytes never chang
 
 import os
 import stat
+from dataclasses import dataclass
 
 import pyfuse3
 
@@ -20,21 +21,49 @@ BLOCK_BYTES = 131_072
 """Preferred size of reads and writes: stdio and Python's open() take their buffers from it."""
 
 _TYPES = {NodeKind.FILE: stat.S_IFREG, NodeKind.SYMLINK: stat.S_IFLNK}
-_UID = os.getuid()
-_GID = os.getgid()
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who owns what is shown (semantics O5). None: who mounted; modes as they were set."""
+
+    uid: int | None = None
+    gid: int | None = None
+    umask: int | None = None
+
+    def show_mode(self, mode: int) -> int:
+        """A mode as it is shown: with a umask, what the owner may may everybody else, less it."""
+        if self.umask is None or stat.S_ISLNK(mode):
+            return mode
+        return stat.S_IFMT(mode) | (mode >> 6 & 0o7) * 0o111 & ~self.umask
+
+
+class _Shown:
+    """What `show_as` has set: a process has one mount."""
+
+    uid = os.getuid()
+    gid = os.getgid()
+    ownership = Ownership()
+
+
+def show_as(ownership: Ownership) -> None:
+    """Say who owns everything in the mount of this process, before it begins."""
+    _Shown.ownership = ownership
+    _Shown.uid = os.getuid() if ownership.uid is None else ownership.uid
+    _Shown.gid = os.getgid() if ownership.gid is None else ownership.gid
 
 
 def make_attributes(
     inode: int, mode: int, size: int = 0, mtime_ns: int = 0, *, ctime_ns: int | None = None,
     links: int = 1, entry_timeout_s: float = 0, attributes_timeout_s: float = 0,
 ) -> pyfuse3.EntryAttributes:  # fmt: skip
-    """Attributes of any inode; `mode` includes the file type. Everything belongs to the mounter."""
+    """Attributes of any inode; `mode` includes the file type. All has one owner (`show_as`)."""
     found = pyfuse3.EntryAttributes()
     found.st_ino = pyfuse3.InodeT(inode)
-    found.st_mode = pyfuse3.ModeT(mode)
+    found.st_mode = pyfuse3.ModeT(_Shown.ownership.show_mode(mode))
     found.st_nlink = links
-    found.st_uid = _UID
-    found.st_gid = _GID
+    found.st_uid = _Shown.uid
+    found.st_gid = _Shown.gid
     found.st_size = size
     found.st_blksize = BLOCK_BYTES
     found.st_blocks = (size + 511) // 512

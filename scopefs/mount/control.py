@@ -13,6 +13,7 @@ import pyfuse3
 
 from scopefs.errors import NotFound
 from scopefs.mount.attributes import directory_attributes, make_attributes
+from scopefs.mount.health import Health
 from scopefs.mount.inodes import InodeClass, encode_inode
 from scopefs.mount.refusals import Refusals
 from scopefs.vault import Vault
@@ -53,8 +54,9 @@ class _File:
 class Control:
     """The files of `.scopefs`."""
 
-    def __init__(self, vault: Vault, mountpoint: str, refusals: Refusals) -> None:
+    def __init__(self, vault: Vault, mountpoint: str, refusals: Refusals, health: Health) -> None:
         self._vault = vault
+        self._health = health
         self._mountpoint = mountpoint
         readme = _File(3, self.render_readme)
         self._files = {
@@ -102,5 +104,8 @@ class Control:
         return _README.format(mountpoint=self._mountpoint).encode("utf-8", "surrogateescape")
 
     def _render_status(self) -> bytes:
-        status = {**self._vault.status(), "mountpoint": self._mountpoint, "pid": os.getpid()}
+        status = {
+            **self._vault.status(), "mountpoint": self._mountpoint, "pid": os.getpid(),
+            **self._health.members(),
+        }  # fmt: skip
         return json.dumps(status, indent=2).encode() + b"\n"

@@ -21,10 +21,16 @@ _LOG = logging.getLogger(__name__)
 class Refusals:
     """Writes and reads the log of refusals; keeps between half a MiB and one MiB of it."""
 
-    def __init__(self, path: Path, mountpoint: str, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, mountpoint: str, clock_us: Callable[[], int], *, is_kept: bool = True
+    ) -> None:  # fmt: skip
+        """`is_kept`: whether new lines are written; for a vault that is only read they are not."""
         self._path = path
         self._mountpoint = mountpoint
         self._clock_us = clock_us
+        self._is_kept = is_kept
+        self.count = 0
+        """How many there were, kept or not."""
 
     def note(self, operation: str, parent: Place, path: bytes, name: bytes, reason: str) -> None:
         """Record one refusal. Never fails: the caller is about to answer an error already."""
@@ -37,7 +43,10 @@ class Refusals:
             "reason": reason,
             "try": suggest_command(self._mountpoint, operation, parent, text),
         }
+        self.count += 1
         _LOG.warning("refused %s %s: %s", operation, line["path"], reason)
+        if not self._is_kept:
+            return
         try:
             self._trim()
             with self._path.open("a", encoding="utf-8") as file:

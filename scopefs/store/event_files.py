@@ -1,8 +1,10 @@
 """Reading events/: the lines of all days, one after the other."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from scopefs.model.events import (
     FIRST_HASH,
@@ -18,6 +20,7 @@ from scopefs.store.problems import Problem
 from scopefs.store.salvage import OldIndex
 
 DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.jsonl\Z")
+_TAIL_BYTES = 1 << 20
 _AGAIN = "the next settling writes it anew"
 
 
@@ -58,6 +61,18 @@ def iterate_lines(layout: Layout) -> Iterator[FoundLine]:
                 line = raw.removesuffix(b"\n")
                 where = f"events/{day}, line {number}"
                 yield FoundLine(where, line, parse_event_line(line), not raw.endswith(b"\n"))
+
+
+def parse_last_event(path: Path) -> EventLine | None:
+    """The last event of a day's file, by its end alone; None if there is no line in that."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        lines = file.read().split(b"\n")[:-1]
+    for line in reversed(lines):
+        event = parse_event_line(line)
+        if event is not None:
+            return event
+    return None
 
 
 class EventReader:

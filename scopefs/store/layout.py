@@ -149,6 +149,7 @@ def _create_locked(layout: Layout, now_us: int) -> None:
         try:
             with db:
                 write_meta(db, "vault_id", load_vault_file(layout).id)
+                write_meta(db, "home", find_home(layout))
             db.wal_checkpoint(mode=3)
         finally:
             db.close()
@@ -191,6 +192,11 @@ def load_vault_file(layout: Layout) -> VaultFile:
     if found.format < 1:
         raise NotAVault(f"{layout.vault_json} names format {found.format}, which never was")
     return found
+
+
+def find_home(layout: Layout) -> int:
+    """What a copy of the vault does not have: when vault.json came to be here, in nanoseconds."""
+    return layout.vault_json.stat().st_ctime_ns
 
 
 def check_index_present(layout: Layout) -> None:

@@ -41,7 +41,7 @@ from scopefs.store.imports import apply_import
 from scopefs.store.index import find_by_id, initialize_database, read_meta, write_meta
 from scopefs.store.inventory import take_inventory
 from scopefs.store.journal import Transaction
-from scopefs.store.layout import Layout, load_vault_file
+from scopefs.store.layout import Layout, find_home, load_vault_file
 from scopefs.store.owners import list_files
 from scopefs.store.partial import save_staged
 from scopefs.store.problems import Problem
@@ -139,6 +139,7 @@ class _Rebuild:
             )
             with db:
                 write_meta(db, "vault_id", self._vault_id)
+                write_meta(db, "home", find_home(self._layout))
                 write_meta(db, "next_node", self._find_next_node())
             replay = self._replay_events()
             self._describe_versions()

@@ -6,7 +6,8 @@ and pages are what a commit costs: there is none that a frequent question does n
 SHA-256.
 
 meta
-    key, value: `vault_id` (that of vault.json), `next_node` (first node id or slot not yet given
+    key, value: `vault_id` (that of vault.json), `home` (ctime of vault.json, by which a copy is
+    known: scopefs.store.copies; may be missing), `next_node` (first node id or slot not yet given
     out), `settled_seq` (events up to this one stand in events/), `durable_seq` (written by
     a commit that only waits for the disk).
 nodes: identity that outlives names; the id is the inode number and is never reused

@@ -1,9 +1,10 @@
-"""The user unit under a real `systemd --user`, as root and as an ordinary user.
+"""The units under a real `systemd --user`, as root and as an ordinary user.
 
 Only the latter shows what hardening breaks: root mounts without fusermount3.
 """
 
 import configparser
+import json
 import os
 import pwd
 import re
@@ -11,17 +12,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from scopefs import daemon
+from scopefs.cli.service import UNIT_FILES, find_manager
 from tests.mounting import PATIENCE_S, wait_until
 from tests.systemd.user_manager import Account, UserManager, logged_in
 
-UNIT_FILE = Path(__file__).parents[2] / "systemd" / "scopefs@.service"
 UNIT = "scopefs@vault.service"
+CHECK = "scopefs-verify@vault.service"
 
 # On the machines of developers and CI the venv's program and the journal are elsewhere.
 _PROGRAM = f'#!/bin/sh\nexec {sys.executable} -m scopefs "$@"\n'
@@ -30,7 +32,7 @@ _ALARM = re.compile(r"Traceback|ERROR|CRITICAL|Warning:")
 
 
 class Desk:
-    """A user's home with the unit installed as the documentation says."""
+    """A user's home with the units in it that `scopefs service install` writes."""
 
     def __init__(self, account: Account, home: Path) -> None:
         self.account = account
@@ -38,9 +40,13 @@ class Desk:
         self.point = home / "vault"
         self.vault = home / ".local" / "share" / "scopefs" / "vault"
         self.program = home / ".local" / "bin" / "scopefs"
-        self._install(".local/bin/scopefs", _PROGRAM, 0o755)
-        self._install(".config/systemd/user/scopefs@.service", UNIT_FILE.read_text())
+        self.check_log_path = home / "check.log"
+        self.install(".local/bin/scopefs", _PROGRAM, 0o755)
+        for file in UNIT_FILES:
+            self.install(f".config/systemd/user/{file}", find_manager(system=False).render(file))
         self.add_drop_in("log", _LOG_DROP_IN)
+        self.install(".config/systemd/user/scopefs-verify@.service.d/log.conf",
+                     _LOG_DROP_IN.replace("scopefs.log", "check.log"))  # fmt: skip
 
     def log_in(self) -> AbstractContextManager[UserManager]:
         """A new user manager, as at login."""
@@ -48,7 +54,7 @@ class Desk:
 
     def add_drop_in(self, name: str, text: str) -> None:
         """What `systemctl --user edit` writes."""
-        self._install(f".config/systemd/user/scopefs@.service.d/{name}.conf", text)
+        self.install(f".config/systemd/user/scopefs@.service.d/{name}.conf", text)
 
     def versions(self) -> list[Path]:
         """The files in data/, as they are found without a mount."""
@@ -60,7 +66,8 @@ class Desk:
         text = log.read_text(errors="replace") if log.exists() else ""
         assert not _ALARM.search(text), text
 
-    def _install(self, name: str, text: str, mode: int = 0o644) -> None:
+    def install(self, name: str, text: str, mode: int = 0o644) -> None:
+        """A file of the user's."""
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -114,17 +121,19 @@ def read(manager: UserManager, desk: Desk, name: str) -> str:
     return manager.run("cat", path, check=False).stdout
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(desk: Desk) -> None:
+def test_systemd_has_nothing_to_say_about_the_units(desk: Desk) -> None:
     """`systemd-analyze verify` prints nothing; its exit code is 0 for unknown keys, too."""
     with desk.log_in() as manager:
-        done = manager.run("systemd-analyze", "verify", "--user", UNIT)
-    assert (done.stdout, done.stderr) == ("", "")
+        for file in UNIT_FILES:
+            unit = file.replace("@", "@vault")
+            done = manager.run("systemd-analyze", "verify", "--user", unit)
+            assert (done.stdout, done.stderr) == ("", ""), unit
 
 
 def test_unit_is_more_patient_than_the_daemon() -> None:
     """systemd kills neither a start that waits for the lock nor a stop that waits for writers."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.read(UNIT_FILE)
+    unit.read_string(find_manager(system=False).render("scopefs@.service"))
     assert unit.getint("Service", "TimeoutStartSec") > 2 * daemon.RELOCK_WAIT_S
     assert unit.getint("Service", "TimeoutStopSec") > 2 * daemon.STOP_GRACE_S
 
@@ -232,3 +241,203 @@ def test_unmount_by_hand_is_respected(desk: Desk) -> None:
         wait_until(lambda: manager.show(UNIT, "ActiveState") == ["inactive"])
         assert manager.show(UNIT, "Result", "NRestarts") == ["success", "0"]
         assert not is_mounted(manager, desk)
+
+
+def test_stopped_daemon_is_restarted(desk: Desk) -> None:
+    """A process that no longer runs (SIGSTOP) is ended by the watchdog, and mounted again."""
+    desk.add_drop_in("watchdog", "[Service]\nWatchdogSec=2\n")
+    with desk.log_in() as manager:
+        manager.systemctl("start", UNIT)
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        [pid] = manager.show(UNIT, "MainPID")
+        os.kill(int(pid), signal.SIGSTOP)
+        wait_until(lambda: manager.show(UNIT, "NRestarts", "ActiveState") == ["1", "active"])
+        assert manager.show(UNIT, "MainPID") != [pid]
+        assert answers(manager, desk)
+        assert read(manager, desk, "profile.json") == '{"name":"ada"}\n'
+        # Where it was is told.
+        assert "Fatal Python error: Aborted" in (desk.home / "scopefs.log").read_text()
+
+
+def test_daemon_that_is_well_is_left_alone(desk: Desk) -> None:
+    """It reports in time, again and again, also while it is unmounted but still in use."""
+    desk.add_drop_in("watchdog", "[Service]\nWatchdogSec=2\n")
+
+    def beats() -> int:
+        return int(manager.show(UNIT, "WatchdogTimestampMonotonic")[0])
+
+    def wait_beats(count: int) -> None:
+        for _ in range(count):
+            last = beats()
+            wait_until(lambda last=last: beats() != last, 5)
+
+    with desk.log_in() as manager:
+        manager.systemctl("start", UNIT)
+        [pid] = manager.show(UNIT, "MainPID")
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        wait_beats(5)
+        with holding(manager, desk, "profile.json") as holder:
+            manager.run("fusermount3", "-uz", desk.point)
+            wait_beats(5)
+            assert manager.show(UNIT, "ActiveState", "MainPID") == ["active", pid]
+            holder.communicate(b"\n")
+        wait_until(lambda: manager.show(UNIT, "ActiveState") == ["inactive"])
+        assert manager.show(UNIT, "Result", "NRestarts") == ["success", "0"]
+
+
+def test_stop_ends_though_a_program_writes_on(desk: Desk) -> None:
+    """Who does not close in time is not waited for; what it wrote is in partial/."""
+    with desk.log_in() as manager:
+        manager.systemctl("start", UNIT)
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        path = desk.point / "instagram" / "profile" / "open.txt"
+        # A shell that redirects closes the file again and again; cat does not.
+        writer = subprocess.Popen(
+            manager.command("sh", "-c", 'exec cat >"$1"', "sh", path), stdin=subprocess.PIPE
+        )
+        with writer:
+            assert writer.stdin is not None
+            writer.stdin.write(b"begun\n")
+            writer.stdin.flush()
+            wait_until(lambda: read(manager, desk, "open.txt") == "begun\n")
+            manager.systemctl("stop", UNIT)
+            assert manager.show(UNIT, "ActiveState", "Result") == ["inactive", "success"]
+        assert not is_mounted(manager, desk)
+        assert [path.read_text() for path in (desk.vault / "partial").glob("*.bin")] == ["begun\n"]
+        assert len(desk.versions()) == 1
+
+
+def test_restart_while_a_program_holds_a_file(desk: Desk) -> None:
+    """The new mount is there for everybody; the old handle is an error, not a hang."""
+    with desk.log_in() as manager:
+        manager.systemctl("start", UNIT)
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        [pid] = manager.show(UNIT, "MainPID")
+        with holding(manager, desk, "profile.json") as holder:
+            manager.systemctl("restart", UNIT)
+            assert manager.show(UNIT, "MainPID") != [pid]
+            assert answers(manager, desk)
+            assert read(manager, desk, "profile.json") == '{"name":"ada"}\n'
+            _, said = holder.communicate(b"\n")
+            assert b"not connected" in said
+        assert manager.show(UNIT, "ActiveState", "NRestarts") == ["active", "0"]
+
+
+def test_status_line_follows_the_vault(desk: Desk) -> None:
+    """`systemctl status` shows versions, the last write, and that all is well."""
+    with desk.log_in() as manager:
+        manager.systemctl("start", UNIT)
+        wait_until(lambda: manager.show(UNIT, "StatusText")[0].startswith("0 version(s)"))
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        wait_until(lambda: manager.show(UNIT, "StatusText")[0].startswith("1 version(s)"))
+        [text] = manager.show(UNIT, "StatusText")
+        assert re.fullmatch(
+            r"1 version\(s\) in 1 scope\(s\); last write \S+Z in instagram\.profile; well", text
+        )
+
+
+def test_check_of_a_mounted_vault(desk: Desk) -> None:
+    """The weekly check passes; one that finds damage fails, and the mount goes on."""
+    with desk.log_in() as manager:
+        manager.systemctl("start", CHECK)
+        assert not desk.check_log_path.exists()
+        manager.systemctl("start", UNIT)
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        wait_until(lambda: len(desk.versions()) == 1)
+        manager.systemctl("start", CHECK)
+        assert desk.check_log_path.read_text().endswith(": all is well\n")
+        stray = desk.vault / "data" / "stray"
+        stray.write_text("not of scopefs")
+        assert manager.run("systemctl", "--user", "start", CHECK, check=False).returncode
+        assert manager.show(CHECK, "Result", "ExecMainStatus") == ["exit-code", "6"]
+        assert answers(manager, desk)
+        assert manager.show(UNIT, "ActiveState", "NRestarts") == ["active", "0"]
+
+
+def test_install_status_remove(desk: Desk) -> None:
+    """`scopefs service` writes, enables, tells and takes away again; the vault stays."""
+    units = desk.home / ".config" / "systemd" / "user"
+    for file in UNIT_FILES:
+        (units / file).unlink()
+    with desk.log_in() as manager:
+
+        def service(*arguments: str) -> str:
+            return manager.run(desk.program, "service", *arguments).stdout
+
+        said = service("install")
+        assert f"{desk.vault} is mounted at {desk.point}" in said
+        assert "enable-linger" in said
+        assert "user_allow_other" in said
+        assert answers(manager, desk)
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        [told] = json.loads(service("status", "--json"))
+        assert (told["state"], told["enabled"], told["restarts"]) == ("active", True, 0)
+        assert (told["vault"], told["mountpoint"]) == (str(desk.vault), str(desk.point))
+        assert told["check"]["enabled"]
+        assert told["check"]["next"]
+        assert "version(s)" in service("status", "vault")
+        service("install", "second")
+        assert "second" in service("remove")
+        assert (units / "scopefs@.service").exists()
+        assert not is_mounted(manager, desk)
+        said = service("remove", "second")
+        assert "stays" in said
+        assert str(desk.vault.with_name("second")) in said
+        assert not any((units / file).exists() for file in UNIT_FILES)
+        assert "nothing is installed" in service("status")
+    assert len(desk.versions()) == 1
+
+
+def test_unit_for_servers(desk: Desk) -> None:
+    """It mounts /var/lib/scopefs/vault at /mnt/vault, and others may look into it.
+
+    Run by root's own systemd, in a namespace where these directories are new.
+    """
+    if desk.account.uid != 0:
+        pytest.skip("a unit of the machine is root's")
+    system = find_manager(system=True)
+    with desk.log_in() as manager:
+        for place in ("/mnt", "/var/lib", "/etc/systemd/system"):
+            manager.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place)
+        for file in UNIT_FILES:
+            manager.run("sh", "-c", 'cat >"$1" <<END\n' + quoted(system.render(file)) + "END\n",
+                        "sh", f"/etc/systemd/system/{file}")  # fmt: skip
+            unit = f"/etc/systemd/system/{file}"
+            done = manager.run("systemd-analyze", "verify", "--system", "--man=no", unit)
+            assert (done.stdout, done.stderr) == ("", ""), file
+        for file in UNIT_FILES:
+            desk.install(f".config/systemd/user/{file}", system.render(file))
+        manager.systemctl("daemon-reload")
+        manager.systemctl("start", UNIT)
+        manager.run("mkdir", "-p", "/mnt/vault/my/notes")
+        manager.run("sh", "-c", "echo hello >/mnt/vault/my/notes/a.txt")
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        assert manager.run(*nobody, "ls", "/mnt/vault/my").stdout == "notes\n"
+        assert manager.run(*nobody, "touch", "/mnt/vault/my/notes/b", check=False).returncode
+        manager.systemctl("start", CHECK)
+        assert desk.check_log_path.read_text().endswith(": all is well\n")
+        manager.systemctl("stop", UNIT)
+        assert manager.show(UNIT, "ActiveState", "Result") == ["inactive", "success"]
+        assert manager.run("ls", "/var/lib/scopefs/vault/data/my/notes").stdout.count("Z.json") == 1
+
+
+def quoted(text: str) -> str:
+    """Text for a here-document."""
+    return text.replace("\\", "\\\\").replace("$", "\\$").replace("`", "\\`")
+
+
+@contextmanager
+def holding(manager: UserManager, desk: Desk, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that has a file open until it gets a line, and reads from it only then."""
+    path = desk.point / "instagram" / "profile" / name
+    script = 'exec 3<&0 <"$1"; echo open >&2; read -r _ <&3; cat'
+    holder = subprocess.Popen(
+        manager.command("sh", "-c", script, "sh", path),
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    with holder:
+        assert holder.stderr is not None
+        assert holder.stderr.readline() == b"open\n"
+        yield holder
+        if holder.poll() is None:
+            holder.communicate(b"\n")
