@@ -4,7 +4,7 @@ The kernel names the thread that opened a file, and nobody at FLUSH. What can be
 /proc. Some files there block while their process is in the middle of an execve, which may itself be
 waiting for the FLUSH that is being answered: `stat` does, `statm`, `status` and `comm` do not
 (tried on Linux 6.18). So `stat` is read only of a process that has given up its memory, which one
-in an execve has not, and in a thread, for a tenth of a second at most.
+in an execve has not, and in a thread, for `JUDGE_S` at most.
 """
 
 import os
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import trio
 
-JUDGE_S = 0.1
-"""How long a FLUSH waits to learn whether its writer was killed."""
+JUDGE_S = 2.0
+"""How long a FLUSH of a process that is ending waits to learn whether it was killed. It takes some
+40 ms, or as long as a busy machine needs for that; what could wait longer is not known.
+"""
 
 _END_S = 0.04
 """How long a killed process is watched: one that waits for the answer to its FLUSH cannot end."""
