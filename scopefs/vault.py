@@ -122,9 +122,9 @@ class Vault:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
             if not index.check_index(str(layout.index), self.id):
                 self._migrate()
-            settle_in(layout)
             self._readers: ReaderPool = ReaderPool(str(layout.index))
             stack.callback(self._readers.close)
+            settle_in(layout, self._readers)
             self._journal = Journal(layout.index, layout.lock("write"), clock_us)
             stack.callback(self._journal.close)
             self._owner = Owner(layout.staging)

@@ -14,11 +14,9 @@ compared with its hash. The time grows with the index; a vault that stays where 
 Raises `IndexBroken`.
 """
 
-import fcntl
 import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 
 import apsw
@@ -28,7 +26,7 @@ from scopefs.store.checks import CHECKS, Checked
 from scopefs.store.checks.context import REINDEX
 from scopefs.store.event_files import list_days, parse_last_event
 from scopefs.store.index import NO_ROW, ReaderPool, open_index, read_meta, write_meta
-from scopefs.store.layout import Layout, find_home
+from scopefs.store.layout import Layout, find_home, locked
 from scopefs.store.sql import fetch
 
 _LOG = logging.getLogger(__name__)
@@ -40,22 +38,21 @@ _OF_FILES = (
 and settling see to it, and what is read is compared with its hash."""
 
 
-def settle_in(layout: Layout) -> None:
+def settle_in(layout: Layout, readers: ReaderPool) -> None:
     """Look at the index if it is not at home, and make it at home. Raises `IndexBroken`.
 
     For whoever has the vault open, before the first change. Others wait, and do not look again.
     """
-    if _is_at_home(layout):
+    if _is_at_home(layout, readers):
         return
-    with _locked(layout, "recover"):
-        if _is_at_home(layout):
+    with locked(layout, "recover"):
+        if _is_at_home(layout, readers):
             return
-        with closing(ReaderPool(str(layout.index))) as readers:
-            with readers.connection() as db:
-                is_known = read_meta(db, "home") is not None
-            # Older versions did not write it down.
-            if is_known:
-                check_copy(layout, readers.connection)
+        with readers.connection() as db:
+            is_known = read_meta(db, "home") is not None
+        # Older versions did not write it down.
+        if is_known:
+            check_copy(layout, readers.connection)
         try:
             with closing(open_index(str(layout.index))) as db, db:
                 write_meta(db, "home", find_home(layout))
@@ -72,7 +69,7 @@ def check_copy(
 
     `is_read_only`: no lock is taken, as nothing may be written; nobody settles in a new copy.
     """
-    hold = nullcontext if is_read_only else partial(_locked, layout, "settle")
+    hold = nullcontext if is_read_only else partial(locked, layout, "settle")
     fault = _find_tear(layout, read, hold)
     if fault is not None:
         raise IndexBroken(
@@ -82,8 +79,8 @@ def check_copy(
         )
 
 
-def _is_at_home(layout: Layout) -> bool:
-    with closing(ReaderPool(str(layout.index))) as readers, readers.connection() as db:
+def _is_at_home(layout: Layout, readers: ReaderPool) -> bool:
+    with readers.connection() as db:
         return bool(read_meta(db, "home") == find_home(layout))
 
 
@@ -109,13 +106,3 @@ def _find_tear(
         if last is not None and last.seq > known:
             return f"events/{day} knows of event {last.seq}, the index of {known}"
     return None
-
-
-@contextmanager
-def _locked(layout: Layout, name: str) -> Iterator[None]:
-    lock = os.open(layout.lock(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

@@ -18,6 +18,8 @@ Everything internal lies outside data/, so no scope can collide with it. Directo
 import fcntl
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,17 +119,24 @@ def create_vault(root: Path, now_us: int) -> Layout:
         make_directories(root)
         # Not wider than it was: a directory that may not be written is refused below.
         root.chmod(root.stat().st_mode & 0o700)
-        lock = os.open(layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(layout, "vault"):
             _create_locked(layout, now_us)
-        finally:
-            os.close(lock)
     except OSError as error:
         raise Unavailable(f"{root}: a vault cannot be made here: {error.strerror}") from error
     except apsw.Error as error:
         raise to_scopefs_error(error) from error
     return layout
+
+
+@contextmanager
+def locked(layout: Layout, name: str) -> Iterator[None]:
+    """Hold a lock of `Layout.lock`, for a moment; whoever has it is waited for. Raises `OSError`."""
+    lock = os.open(layout.lock(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _create_locked(layout: Layout, now_us: int) -> None:

@@ -6,12 +6,10 @@ replace the file as a whole, so that a server sees a revocation at the next requ
 `Conflict`, `NotFound`, `Unavailable`.
 """
 
-import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import msgspec
 from scopefs.errors import Conflict, InvalidQuery, InvalidScope, NotFound, Unavailable
 from scopefs.model.scope import find_segment_fault, parse_scope
 from scopefs.store.atomic import sync_directory, write_temporary
-from scopefs.store.layout import Layout
+from scopefs.store.layout import Layout, locked
 
 DEFAULT_NAME = "default"
 NAME_MAX = 64
@@ -63,7 +61,7 @@ def load_tokens(layout: Layout) -> tuple[Token, ...]:
 
 def ensure_default_token(layout: Layout, created_at: str) -> str:
     """The default token, made if there is none."""
-    with _locked(layout):
+    with locked(layout, "tokens"):
         tokens = load_tokens(layout)
         for token in tokens:
             if token.name == DEFAULT_NAME and token.token:
@@ -84,7 +82,7 @@ def add_token(
         raise InvalidQuery(f"{name!r} is no name: 1 to {NAME_MAX} printable characters")
     for pattern in scopes:
         check_pattern(pattern)
-    with _locked(layout):
+    with locked(layout, "tokens"):
         tokens = load_tokens(layout)
         if name == DEFAULT_NAME or any(token.name == name for token in tokens):
             raise Conflict(f"there is a token {name!r} already: revoke it, or take another name")
@@ -96,7 +94,7 @@ def add_token(
 
 def revoke_token(layout: Layout, name: str) -> None:
     """Forget a token; the default one is made anew when it is next needed. Raises `NotFound`."""
-    with _locked(layout):
+    with locked(layout, "tokens"):
         tokens = load_tokens(layout)
         left = tuple(token for token in tokens if token.name != name)
         if len(left) == len(tokens):
@@ -131,16 +129,6 @@ def stamp_tokens(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-@contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
-    fd = os.open(layout.lock("tokens"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _replace(layout: Layout, tokens: tuple[Token, ...]) -> None:
