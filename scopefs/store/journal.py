@@ -2,7 +2,8 @@
 
 Group commit: whoever comes while a transaction is under way waits, and the next one carries all
 that have gathered, so that many closers share one sync of the disk. There is no committer thread:
-the first that comes does the work of all, so that a lone writer pays for no hand-over.
+the first that comes leads, and does the work of all, so that a lone writer pays for no hand-over;
+then it hands the lead to the first of those that have come meanwhile.
 
 Between processes `write.lock` (flock) is the gate before BEGIN IMMEDIATE: SQLite's own waiting lets
 one process starve the others. Who holds it for more than ten seconds (it may be stopped) is not
@@ -63,6 +64,7 @@ _RESERVE_AFTER_COMMITS = 8
 CHECKPOINT_PATIENCE_MS = 100
 """How long a checkpoint waits for readers of other processes."""
 
+_INTERRUPTED = "the commit was interrupted"
 _LOG = logging.getLogger(__name__)
 
 
@@ -132,9 +134,40 @@ class Failure:
 class _Item(Generic[T]):
     work: Callable[[Transaction], T]
     durable: bool
-    done: bool = False
     result: T | None = None
     error: BaseException | None = None
+    is_over: bool = False
+    """Whether result and error say what became of it."""
+
+    def outcome(self) -> "T | Failure":
+        """What the caller gets. Who led may have been interrupted before it came to this."""
+        if self.error is not None or not self.is_over:
+            return Failure(self.error or Unavailable(_INTERRUPTED))
+        return cast(T, self.result)
+
+
+class _Call:
+    """One caller, with what it wants done together, waiting for its turn or for its results."""
+
+    __slots__ = ("_turn", "is_done", "is_gone", "items")
+
+    def __init__(self, items: list[_Item[Any]]) -> None:
+        self.items = items
+        self.is_done = False
+        self.is_gone = False
+        """Whether its thread was interrupted and waits no longer."""
+        # A bare lock is the cheapest thing to wait for.
+        self._turn = threading.Lock()
+        self._turn.acquire()
+
+    def wait(self) -> None:
+        """Wait until it is done, or has the lead."""
+        self._turn.acquire()
+
+    def wake(self) -> None:
+        """End the wait; again is no matter."""
+        if self._turn.locked():
+            self._turn.release()
 
 
 class Journal:
@@ -145,9 +178,11 @@ class Journal:
         self._identity = index_identity(index_path)
         self._clock_us = clock_us
         self._gate = Gate(gate_path)
-        self._leader = threading.Lock()
+        self._connection_lock = threading.Lock()
         self._queue_lock = threading.Lock()
-        self._queue: list[_Item[Any]] = []
+        self._queue: list[_Call] = []
+        self._batch: list[_Call] = []
+        self._leader: _Call | None = None
         self._db: apsw.Connection | None = None
         self._synchronous = ""
         self._wal_path = f"{index_path}-wal"
@@ -181,18 +216,45 @@ class Journal:
         """Run several works in one transaction; each fails alone, as a `Failure` in its place."""
         if self._closed:
             raise Unavailable("the vault is closed")
-        items = [_Item(work, durable) for work in works]
+        call = _Call([_Item(work, durable) for work in works])
+        try:
+            with self._queue_lock:
+                self._queue.append(call)
+                self._leader = self._leader or call
+            if self._leader is not call:
+                call.wait()
+            if not call.is_done:
+                self._lead()
+                self._finish(call)
+        except BaseException:
+            # Interrupted. Its work may be committed by whoever has it now; nobody waits for it.
+            call.is_gone = True
+            self._finish(call)
+            raise
+        return [item.outcome() for item in call.items]
+
+    def _lead(self) -> None:
+        """Commit all that have gathered."""
+        with self._connection_lock:
+            with self._queue_lock:
+                self._batch, self._queue = self._queue, []
+            self._commit([item for call in self._batch for item in call.items])
+
+    def _finish(self, call: _Call) -> None:
+        """If a call has the lead: tell its batch, and have the first that waits lead next.
+
+        Repeated if it was interrupted.
+        """
         with self._queue_lock:
-            self._queue.extend(items)
-        with self._leader:
-            if not all(item.done for item in items):
-                with self._queue_lock:
-                    batch, self._queue = self._queue, []
-                self._commit(batch)
-        return [
-            Failure(item.error) if item.error is not None else cast(T, item.result)
-            for item in items
-        ]
+            if self._leader is not call:
+                return
+            for each in self._batch:
+                each.is_done = True
+                each.wake()
+            self._batch = []
+            self._leader = next((each for each in self._queue if not each.is_gone), None)
+            if self._leader is not None:
+                self._leader.wake()
 
     def sync(self) -> None:
         """Make everything that was committed before durable; nothing to do, nothing done."""
@@ -202,7 +264,7 @@ class Journal:
 
     def checkpoint(self) -> None:
         """Copy the WAL into index.db and empty it, as far as other processes let us."""
-        with self._leader:
+        with self._connection_lock:
             if self._db is not None and self._wal_pages:
                 self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
@@ -226,7 +288,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the connection. What was committed stays committed."""
-        with self._leader:
+        with self._connection_lock:
             if not self._closed:
                 self._closed = True
                 self._disconnect()
@@ -262,7 +324,7 @@ class Journal:
 
     def _commit(self, batch: list[_Item[Any]]) -> None:
         # Stands unless the commit is seen to succeed, whatever interrupts it.
-        failure: BaseException | None = Unavailable("the commit was interrupted")
+        failure: BaseException | None = Unavailable(_INTERRUPTED)
         try:
             self._gate.acquire()
             self._commit_locked(batch)
@@ -278,7 +340,7 @@ class Journal:
             self._gate.release()
             for item in batch:
                 item.error = item.error or failure
-                item.done = True
+                item.is_over = True
         if self._wal_pages > CHECKPOINT_PAGES:
             # Between two batches, by the writer itself: a WAL that starts anew is written over in
             # place, which syncs twice as fast as one that grows.

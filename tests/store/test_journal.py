@@ -4,8 +4,12 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +223,128 @@ def test_who_waits_is_served_in_one_batch(journal: Journal) -> None:
         thread.join()
     assert len(seen) == 5
     assert len(set(seen)) == 1
+
+
+class Interrupted(BaseException):
+    """What ends a thread in the middle, as Ctrl+C does."""
+
+
+def interrupt(*_: object) -> int:
+    """Work, or a signal's handler, that is interrupted."""
+    raise Interrupted
+
+
+@contextmanager
+def begun(work: Callable[[], object]) -> Iterator[Future[Any]]:
+    """Do something in a thread; it is over at the end."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work)
+
+
+def wait_queued(journal: Journal, calls: int) -> None:
+    """Wait until so many callers stand in the queue."""
+    deadline = time.monotonic() + 10
+    while len(journal._queue) < calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_interrupted_leader_fails_its_batch_and_hands_over(journal: Journal) -> None:
+    gathered, go = threading.Event(), threading.Event()
+
+    def hold(transaction: Transaction) -> int:
+        gathered.set()
+        go.wait(10)
+        return interrupt()
+
+    with begun(lambda: journal.run(hold, durable=True)) as leader:
+        assert gathered.wait(10)
+        with begun(lambda: journal.run(record("next"), durable=True)) as follower:
+            wait_queued(journal, 1)
+            go.set()
+            with pytest.raises(Interrupted):
+                leader.result(10)
+            assert follower.result(10) == 1
+    assert journal.run(record("later"), durable=True) == 2
+
+
+def test_batch_of_an_interrupted_leader_is_told(journal: Journal) -> None:
+    gathered, go = threading.Event(), threading.Event()
+
+    def hold(_transaction: Transaction) -> int:
+        gathered.set()
+        return int(go.wait(10))
+
+    with (
+        begun(lambda: journal.run(hold, durable=True)),
+        begun(lambda: gathered.wait(10) and journal.run(interrupt, durable=True)) as second,
+    ):
+        wait_queued(journal, 1)
+        with begun(lambda: journal.run(record("with it"), durable=True)) as third:
+            wait_queued(journal, 2)
+            go.set()
+            with pytest.raises(Interrupted):
+                second.result(10)
+            with pytest.raises(Unavailable, match="interrupted"):
+                third.result(10)
+    assert journal.run(record("later"), durable=True) == 1
+
+
+def test_interruption_before_the_commit_is_no_success(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered, go = threading.Event(), threading.Event()
+    commit = journal._commit
+
+    def hold(batch: list[Any]) -> None:
+        gathered.set()
+        assert go.wait(10)
+        monkeypatch.setattr(journal, "_commit", interrupt)
+        commit(batch)
+
+    monkeypatch.setattr(journal, "_commit", hold)
+    with begun(lambda: journal.run(record("first"), durable=True)):
+        assert gathered.wait(10)
+        with begun(lambda: journal.run(record("leads"), durable=True)) as leader:
+            wait_queued(journal, 1)
+            with begun(lambda: journal.run(record("follows"), durable=True)) as follower:
+                wait_queued(journal, 2)
+                go.set()
+                with pytest.raises(Interrupted):
+                    leader.result(10)
+                with pytest.raises(Unavailable, match="interrupted"):
+                    follower.result(10)
+    monkeypatch.undo()
+    assert [seq for seq, _ in list_ops(journal)] == [1]
+
+
+def test_who_is_interrupted_while_waiting_never_leads(journal: Journal) -> None:
+    gathered, go = threading.Event(), threading.Event()
+    here = threading.main_thread().ident
+    assert here is not None
+
+    def hold(_transaction: Transaction) -> int:
+        gathered.set()
+        return int(go.wait(10))
+
+    def interrupt_follower() -> None:
+        wait_queued(journal, 1)
+        signal.pthread_kill(here, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with begun(lambda: journal.run(hold, durable=True)):
+            assert gathered.wait(10)
+            with begun(interrupt_follower), pytest.raises(Interrupted):
+                journal.run(record("gone"), durable=True)
+            with begun(lambda: journal.run(record("next"), durable=True)) as follower:
+                wait_queued(journal, 2)
+                go.set()
+                assert follower.result(10) == 2
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    # What nobody waits for any longer is done all the same: it may have been, for all they know.
+    assert [seq for seq, _ in list_ops(journal)] == [1, 2]
 
 
 def test_gate_keeps_processes_out(journal: Journal, tmp_path: Path) -> None:
