@@ -81,15 +81,17 @@ _SHOWN = (
     " LEFT JOIN data_files d ON d.id = s.version"
     " LEFT JOIN scratch c ON c.node = k.id AND s.version IS NULL"
 )
-_HISTORY = (
-    "WITH RECURSIVE chain(id, node, from_seq, until_seq) AS ("
-    "  SELECT id, node, from_seq, until_seq FROM names"
-    "   WHERE parent IN (SELECT value FROM json_each(?1)) AND name = ?2"
+_CHAIN = (
     "  UNION SELECT o.id, o.node, o.from_seq, o.until_seq"
     "  FROM chain c JOIN names n ON n.id = c.id JOIN names o ON o.id = n.came_from"
     "  UNION SELECT o.id, o.node, o.from_seq, o.until_seq"
     "  FROM chain c JOIN names n ON n.id = c.id JOIN names o"
     "   ON o.parent = n.parent AND o.name = n.name AND o.until_seq = n.from_seq)"
+)
+_HISTORY = (
+    "WITH RECURSIVE chain(id, node, from_seq, until_seq) AS ("
+    "  SELECT id, node, from_seq, until_seq FROM names"
+    f"   WHERE parent IN (SELECT value FROM json_each(?1)) AND name = ?2 {_CHAIN}"
 )
 _HISTORY_VERSIONS = (
     # CROSS JOIN keeps the order: SQLite would begin with all versions, which are in order already.
@@ -99,9 +101,9 @@ _HISTORY_VERSIONS = (
 )
 _HAS_HISTORY = (
     f"(k.kind = {int(NodeKind.FOLDER)} OR EXISTS("
-    "  SELECT 1 FROM shown s JOIN data_files d ON d.id = s.version"
-    "  WHERE s.node = n.node AND s.from_seq >= n.from_seq AND d.deleted_seq IS NULL"
-    "   AND (n.until_seq IS NULL OR s.from_seq < n.until_seq)))"
+    "  WITH RECURSIVE chain(id, node, from_seq, until_seq) AS ("
+    f"   SELECT n.id, n.node, n.from_seq, n.until_seq {_CHAIN}"
+    f"  SELECT 1 {_HISTORY_VERSIONS}))"
 )
 _NEWEST_NAME = (
     # At most one entry of a name lives, and then it is the newest.

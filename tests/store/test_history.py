@@ -3,7 +3,9 @@
 import pytest
 
 from scopefs import Vault
-from scopefs.store import changes, tree
+from scopefs.model.payload import Kind
+from scopefs.store import changes, rows, tree
+from scopefs.store.publish import Sealed, Write, apply_show_empty
 from tests.store.inspection import Clock, find_child, load_child, make_scope
 
 
@@ -21,6 +23,17 @@ def put(vault: Vault, name: str, content: str) -> None:
 def rename(vault: Vault, scope: int, old: bytes, new: bytes) -> None:
     """Rename within the scope."""
     vault.apply(changes.apply_rename, scope, old, scope, new, replace=True)
+
+
+def empty(vault: Vault, scope: int, name: bytes) -> None:
+    """Let a name of the scope show an empty file."""
+    entry = find_child(vault, scope, name)
+    node = vault.apply(rows.allocate_nodes, 1) if entry is None else entry.node
+    write = Write(
+        vault.owner_name, scope, node, scope if entry is None else None,
+        name if entry is None else None, 0o644, None, Sealed(0, b"", Kind.INLINE, "", None, None),
+    )  # fmt: skip
+    vault.apply(apply_show_empty, write)
 
 
 def history(vault: Vault, parent: int, name: bytes, *folders: bytes) -> str:
@@ -57,6 +70,28 @@ def test_rename_brings_its_history(clocked: Vault, scope: int) -> None:
     rename(clocked, scope, b"old", b"new")
     put(clocked, "new", "c")
     assert history(clocked, scope, b"new") == "abc"
+
+
+def test_renamed_file_that_was_emptied_brings_its_history(clocked: Vault, scope: int) -> None:
+    """It has no version under its new name, and a history all the same."""
+    put(clocked, "old", "a")
+    empty(clocked, scope, b"old")
+    rename(clocked, scope, b"old", b"new")
+    assert history(clocked, scope, b"new") == "a"
+    with clocked.read() as db:
+        assert tree.find_past_name(db, [scope], b"new") is not None
+        assert [past.name for past in tree.list_past_names(db, [scope], b"", 10)] == [
+            b"new", b"old",
+        ]  # fmt: skip
+
+
+def test_empty_file_without_a_past_has_no_history(clocked: Vault, scope: int) -> None:
+    """Under whatever name."""
+    empty(clocked, scope, b"old")
+    rename(clocked, scope, b"old", b"new")
+    with clocked.read() as db:
+        assert tree.list_past_names(db, [scope], b"", 10) == []
+        assert tree.find_past_name(db, [scope], b"new") is None
 
 
 def test_old_name_keeps_what_it_showed(clocked: Vault, scope: int) -> None:
