@@ -50,7 +50,7 @@ class OpenFile:
     writers: int = 0
     draft: Draft | None = None
     closed: bool = False
-    """Whether it was flushed since its last change."""
+    """Whether one that wrote has flushed it since its last change."""
     dirty: bool = False
     """Whether the draft has changed since it was last made durable."""
     sid: int | None = None
@@ -145,6 +145,12 @@ class Handle:
     wrote: bool = False
     refused: FailedWrite | None = None
     """A write that failed before the handle had a part in a session."""
+
+    def end_session(self) -> None:
+        """What it writes from here on belongs to another session."""
+        if self.wrote:
+            self.wrote = False
+            self.refused = None
 
     @property
     def is_writable(self) -> bool:

@@ -43,6 +43,7 @@ from scopefs.mount.writers import Writer, Writers
 from scopefs.store import changes, payloads, tree
 from scopefs.store.readers import BytesReader, PayloadReader
 from scopefs.store.trash import apply_delete_version
+from scopefs.store.tree import Entry
 from scopefs.store.withdraw import apply_withdraw
 from scopefs.vault import Vault
 
@@ -294,14 +295,19 @@ class Operations(pyfuse3.Operations):
             return
         if parent == tree.ROOT_NODE and self._nodes.lookup_virtual(parent, name) is not None:
             raise VersionImmutable("this file cannot be removed")
-        node, last = await in_thread(self._vault.apply, *self._plan_unlink(parent, name, ctx))
+        with self._vault.read() as db:
+            entry = tree.find_child(db, parent, name)
+        await self._sessions.keep_readable(entry)
+        node, last = await in_thread(
+            self._vault.apply, *self._plan_unlink(parent, name, entry, ctx)
+        )
         if last:
             self._open.note_unlinked(node)
 
-    def _plan_unlink(self, parent: int, name: bytes, ctx: RequestContext) -> tuple[Any, ...]:
+    def _plan_unlink(
+        self, parent: int, name: bytes, entry: Entry | None, ctx: RequestContext
+    ) -> tuple[Any, ...]:
         """The change that an UNLINK is: a program that removes its temporary file withdraws it."""
-        with self._vault.read() as db:
-            entry = tree.find_child(db, parent, name)
         if entry is not None:
             version = self._publisher.find_temporary(
                 entry.node, self._writers.find(ctx.pid, ctx.uid)
@@ -359,6 +365,7 @@ class Operations(pyfuse3.Operations):
                 # Files that are only here would be left behind in a directory that moves.
                 for _, open_file in self._open.list_unrecorded(entry.node):
                     await self._publisher.record_name(open_file)
+        await self._sessions.keep_readable(replaced)
         replace = not flags & pyfuse3.RENAME_NOREPLACE
         result = await in_thread(
             functools.partial(
@@ -368,6 +375,13 @@ class Operations(pyfuse3.Operations):
         )  # fmt: skip
         if moved is not None and moved.node != result.node:
             self._nodes.note_became(moved.node, result.node)
+        if replaced is not None and replaced.is_scratch and not self._has_names(replaced.node):
+            # What is still being written to it makes no version either.
+            self._open.note_unlinked(replaced.node)
+
+    def _has_names(self, node: int) -> bool:
+        with self._vault.read() as db:
+            return bool(tree.find_live_names(db, node))
 
     async def _record_name(self, parent: int, name: bytes) -> None:
         """Have the index know of a name that a rename takes part in. Raises `VersionImmutable`."""

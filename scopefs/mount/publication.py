@@ -310,6 +310,10 @@ class Publisher:
             file.drop_draft(keep_file=True)
         else:
             file.sid = None
+        for handle in file.handles:
+            # Not all may be released: another began to write after a close.
+            handle.end_session()
+        file.writers = 0
         event, file.publishing = file.publishing, None
         if event is not None:
             event.set()

@@ -27,7 +27,7 @@ from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
 from scopefs.store.publish import StagedState
 from scopefs.store.readers import INLINE_READ_BYTES, PayloadReader
-from scopefs.store.tree import Room
+from scopefs.store.tree import Entry, Room
 from scopefs.vault import Vault
 
 _SEAL_HERE_BYTES = 16_384
@@ -80,6 +80,14 @@ class Sessions:
             # It was written or published meanwhile.
             return await self.read(handle, offset, size)
         return await read_at(reader, offset, size)
+
+    async def keep_readable(self, entry: Entry | None) -> None:
+        """Before a name ends: the bytes of a scratch file go with its last one, and whoever has it
+        open goes on reading them.
+        """
+        file = None if entry is None or not entry.is_scratch else self._open.find(entry.node)
+        if file is not None and file.draft is None and file.reader is None:
+            await self._open_reader(file)
 
     async def _open_reader(self, file: OpenFile) -> PayloadReader | None:
         """A reader of what the file shows; None if that has changed meanwhile."""
@@ -203,7 +211,9 @@ class Sessions:
             if not file.dirty and file.state is not StagedState.DRAFT:
                 if handle.wrote:
                     file.check_failed()
-                if file.draft is not None and handle.writer is not None:
+                    # Durable by somebody else's FLUSH, and closed by this one.
+                    file.closed = True
+                if file.draft is not None and handle.wrote and handle.writer is not None:
                     # Others have flushed what they wrote for it: a shell's commands.
                     file.killed = file.killed or await is_killed(handle.writer)
                 return
@@ -217,7 +227,7 @@ class Sessions:
             try:
                 if not file.killed or file.append_only or file.writers > 1:
                     await self._stage(file, StagedState.CLOSED)
-                    file.closed = True
+                    file.closed = handle.wrote
             finally:
                 file.flushed_at = trio.current_time()
                 file.released = trio.Event()
@@ -275,10 +285,13 @@ class Sessions:
     async def _begin(self, handle: Handle, keep_bytes: int | None = None) -> Draft:
         """The session's draft; the first change makes it, as a copy of what was there.
 
-        An append goes to the newest version, whoever published it. `keep_bytes`: how much of the
-        old content is needed, from its start; None: all of it.
+        An append goes to the newest version, whoever published it. What others have closed, though
+        its RELEASE has not come, is a version of its own: nothing that this handle does can undo
+        it. `keep_bytes`: how much of the old content is needed, from its start; None: all of it.
         """
         file = handle.file
+        if file.is_closed and not handle.wrote and not file.unlinked:
+            self._publisher.begin(file)
         while file.publishing is not None:
             await self._publisher.wait_published(file)
         if file.draft is None:
@@ -308,13 +321,15 @@ class Sessions:
 
     def _copy_base(self, draft: Draft, handle: Handle, keep_bytes: int | None) -> None:
         version = None if handle.version is None else self._load_version(handle.version)
-        reader = self._vault.open_base(version or handle.file.node)
+        kept = handle.file.reader if version is None and handle.file.unlinked else None
+        reader = kept or self._vault.open_base(version or handle.file.node)
         try:
             # What is only appended to, or cut, is not to be hashed a second time.
             hashed = handle.is_appending or keep_bytes is not None
             draft.copy_from(reader, keep_bytes, hashed=hashed)
         finally:
-            reader.close()
+            if reader is not kept:
+                reader.close()
 
     async def _stage(self, file: OpenFile, state: StagedState) -> None:
         """Make the draft durable, with a row that says what it is."""

@@ -75,6 +75,22 @@ def test_killed_writer_makes_no_version(shared: Mounted, scope: Path, number: in
     assert not (scope / "f").exists()
 
 
+def test_killed_writer_takes_nothing_that_others_have_closed(shared: Mounted, scope: Path) -> None:
+    """What was closed before it began is a version, though the handle lives on; so is what
+    that handle writes while the other is killed.
+    """
+    with (scope / "f").open("wb", buffering=0) as first:
+        first.write(b"closed")
+        os.close(os.dup(first.fileno()))
+        killed = Writing(scope, flags="os.O_WRONLY")
+        killed.end(signal.SIGKILL)
+        wait_until(lambda: read_stories(shared, scope))
+        assert read_history(scope, "f") == [b"closed"]
+        first.write(b" and more")
+    assert [story["content"] for story in read_stories(shared, scope)] == [b"halfed"]
+    assert read_history(scope, "f") == [b"closed", b"closed and more"]
+
+
 def test_the_name_keeps_its_last_version(shared: Mounted, scope: Path) -> None:
     """An overwrite that is killed leaves the file as it was."""
     (scope / "Folder").mkdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.reading import count_versions, read_partial
+from tests.mount.reading import count_versions, read_history, read_partial
 from tests.mounting import Mounted, run_scopefs
 
 LIMIT = 100_000
@@ -54,6 +54,25 @@ def test_file_over_the_limit_is_refused_at_the_write(limited: Mounted) -> None:
     assert path.read_bytes() == b"x" * LIMIT
     assert count_versions(scope) == 1
     assert read_partial(limited.vault) == [b"y" * LIMIT]
+
+
+def test_failure_of_another_writer_takes_nothing_that_was_closed(limited: Mounted) -> None:
+    """What was closed is a version, though its handle lives on and a second writer fails."""
+    scope = limited.make_scope()
+    path = scope / "a.bin"
+    with path.open("wb", buffering=0) as first:
+        first.write(b"closed")
+        os.close(os.dup(first.fileno()))
+        with path.open("r+b", buffering=0) as second:
+            second.write(b"C")
+            with refused():
+                os.pwrite(second.fileno(), b"z", LIMIT)
+            with refused():
+                second.close()
+        first.write(b" and more")
+    assert read_history(scope, "a.bin") == [b"closed", b"closed and more"]
+    assert read_partial(limited.vault) == [b"Closed"]
+    assert path.read_bytes() == b"closed and more"
 
 
 def test_append_over_the_limit_is_refused(limited: Mounted) -> None:

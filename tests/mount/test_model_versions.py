@@ -81,6 +81,8 @@ class File:
     """As of the last open or publication through the mount."""
     session: bytes | None = None
     has_failed: bool = False
+    is_closed: bool = False
+    """Whether a descriptor that wrote was closed since the last change."""
     is_recorded: bool = True
     """Whether the name outlives a first session that fails (S7)."""
     is_removed: bool = False
@@ -192,6 +194,9 @@ class Model:
     def begin(self, opened: Opened, *, keep: bool = True) -> None:
         """The first change of a session (S1, S4)."""
         file = opened.file
+        if file.is_closed and not (opened.wrote or file.has_failed or file.is_removed):
+            self.finish(file)
+        file.is_closed = False
         if file.session is None:
             file.session = (file.content if opened.appends else opened.base) if keep else b""
             file.has_failed = False
@@ -222,9 +227,23 @@ class Model:
         file.opened.remove(opened)
         if any(other.wrote for other in file.opened):
             return
+        self.finish(file)
+
+    def close(self, opened: Opened) -> None:
+        """The close of a descriptor, which is that of a description or not."""
+        file = opened.file
+        if opened.wrote and file.session is not None:
+            file.is_closed = not file.has_failed
+
+    def finish(self, file: File) -> None:
+        """The end of a session, if there is one."""
         if file.session is None:
             file.is_recorded = True
             return
+        file.is_closed = False
+        for other in file.opened:
+            if other.wrote:
+                other.wrote = other.was_refused = False
         content, file.session = file.session, None
         if file.is_removed:
             # For whoever still has it open, it is what it was.
@@ -269,7 +288,8 @@ class Model:
             target.file.is_recorded = True
         file.is_recorded = True
         self.bear(other, file, before)
-        if was_scratch and not self.is_scratch(file) and file.unpublished and file.session is None:
+        if was_scratch and not self.is_scratch(file) and file.unpublished:
+            # What was closed, though it is being changed.
             self.publish(file, file.content)
             self.follow(file)
             for opened in file.opened:
@@ -588,6 +608,7 @@ class Sessions(RuleBasedStateMachine):
         except OSError as error:
             told = error.errno
         assert told is None or (told == errno.EFBIG and opened.file.has_failed)
+        self.model.close(opened)
         opened.fds -= 1
         if not opened.fds:
             self.model.release(opened)

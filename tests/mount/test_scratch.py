@@ -102,6 +102,28 @@ def test_scratch_file_is_there_after_a_kill(start: Callable[..., Mounted], size:
     mounted.stop()
 
 
+@pytest.mark.parametrize("size", [3, 100_000])
+@pytest.mark.parametrize("name", ["a~", "a.txt"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_open_file_stays_readable_after_its_last_name(
+    scope: Path, name: str, size: int, is_replaced: bool
+) -> None:
+    """As in any directory, whether it is a scratch file or not."""
+    fd = os.open(scope / name, os.O_RDWR | os.O_CREAT)
+    (scope / name).write_bytes(b"x" * size)
+    if is_replaced:
+        (scope / "new").write_bytes(b"n")
+        (scope / "new").rename(scope / name)
+    else:
+        os.unlink(scope / name)
+    assert os.fstat(fd).st_size == size
+    assert os.pread(fd, 10, 0) == b"x" * min(10, size)
+    os.ftruncate(fd, 5)
+    assert os.pread(fd, 10, 0) == (b"x" * size)[:5].ljust(5, b"\0")
+    os.close(fd)
+    assert os.listdir(scope) == ([name] if is_replaced else [])
+
+
 @pytest.mark.parametrize("size", [5, 20_000, LARGE])
 def test_renamed_to_an_ordinary_name_it_is_published(
     shared: Mounted, scope: Path, size: int
