@@ -13,6 +13,7 @@ and `OSError` for what the disk under the vault refuses.
 """
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import logging
@@ -35,6 +36,7 @@ from scopefs.errors import (
     IsADirectory,
     NoSpace,
     NotFound,
+    NotWritable,
     ScopefsError,
     TooLarge,
     Unavailable,
@@ -75,6 +77,7 @@ from scopefs.store.recover import Recovery
 from scopefs.store.restore import Restored, apply_restore
 from scopefs.store.settle import Settler
 from scopefs.store.sql import fetch
+from scopefs.store.tokens import ensure_default_token
 from scopefs.store.trash import Destroyed, Removed, TrashEntry
 from scopefs.store.verify import Verification
 
@@ -87,6 +90,7 @@ _PAGE = 1000
 _EVERYTHING_US = 1 << 62
 _ALONE_WAIT_S = 5.0
 _POLL_S = 0.05
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def system_clock_us() -> int:
@@ -116,7 +120,7 @@ class Vault:
                     layout.lock("vault"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
                 )
             except OSError as error:
-                raise Unavailable(f"{layout.root} cannot be written: {error.strerror}") from error
+                raise _unavailable(layout.root, error) from error
             stack.callback(os.close, self._lock)
             # Held for life: whoever must be alone with the vault takes it exclusively.
             fcntl.flock(self._lock, fcntl.LOCK_SH)
@@ -157,11 +161,14 @@ class Vault:
         the environment say (scopefs.store.config).
 
         Finishes or withdraws what a crash left under way. Raises `NotAVault`, `NewerFormat`,
-        `IndexBroken`, `Unavailable`.
+        `IndexBroken`, `Unavailable`; `NotWritable` where `ReadOnlyVault.look_at` may do.
         """
         layout = Layout(Path(path).expanduser().absolute())
         if create:
+            is_new = not layout.index.exists()
             create_vault(layout.root, clock_us())
+            if is_new:
+                ensure_default_token(layout, format_collected_at(clock_us()))
         return cls(
             layout, clock_us, check_reads=check_reads, max_file_bytes=max_file_bytes,
             durability=durability, config=config,
@@ -774,6 +781,11 @@ def _read_whole(reader: PayloadReader) -> bytes:
         return reader.read(0, reader.size)
     finally:
         reader.close()
+
+
+def _unavailable(root: Path, error: OSError) -> Unavailable:
+    kind = NotWritable if error.errno in _NOT_WRITABLE else Unavailable
+    return kind(f"{root} cannot be written: {error.strerror}")
 
 
 def _program_name() -> str:

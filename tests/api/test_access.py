@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scopefs import Vault
 from scopefs.api.access import Origins
 from scopefs.api.routes import OPERATIONS
 from scopefs.errors import Forbidden, InvalidScope
@@ -36,6 +37,20 @@ def test_a_token_is_needed(served: Served, method: str, path: str, header: str |
     else:
         assert error_of(response) == (401, "MISSING_AUTH")
         assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_vault_is_made_with_its_default_token(tmp_path: Path) -> None:
+    """Once: opening it again changes nothing, and makes no token that was revoked."""
+    Vault.open(tmp_path / "vault", create=True).close()
+    layout = Layout(tmp_path / "vault")
+    (token,) = load_tokens(layout)
+    assert token.name == "default"
+    assert stat.S_IMODE(layout.tokens.stat().st_mode) == 0o600
+    Vault.open(tmp_path / "vault", create=True).close()
+    assert load_tokens(layout) == (token,)
+    revoke_token(layout, "default")
+    Vault.open(tmp_path / "vault", create=True).close()
+    assert load_tokens(layout) == ()
 
 
 def test_the_default_token_is_its_owners(served: Served) -> None:
