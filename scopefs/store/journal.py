@@ -17,7 +17,6 @@ Units: `_us` microseconds since the epoch. Raises `NoSpace`, `IndexBroken`, `Una
 """
 
 import contextlib
-import errno
 import logging
 import os
 import threading
@@ -438,13 +437,6 @@ def to_scopefs_error(error: apsw.Error) -> ScopefsError:
     if isinstance(error, apsw.ReadOnlyError):
         return Unavailable(f"index.db cannot be written: {error}")
     return Unavailable(f"index.db failed: {error}")
-
-
-def is_out_of_space(error: BaseException) -> bool:
-    """Whether an error says that the disk or the quota is full."""
-    return isinstance(error, NoSpace) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    )
 
 
 def touch(transaction: Transaction) -> None:

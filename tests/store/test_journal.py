@@ -24,7 +24,6 @@ from scopefs.store.journal import (
     Failure,
     Journal,
     Transaction,
-    is_out_of_space,
     to_scopefs_error,
 )
 from tests.store.inspection import Clock
@@ -408,16 +407,6 @@ def test_journal_without_index_is_refused(tmp_path: Path, clock: Clock) -> None:
 def test_sqlites_errors_are_sorted(error: type[apsw.Error], expected: type[ScopefsError]) -> None:
     """Each of SQLite's errors becomes the one of ours that says who must act."""
     assert type(to_scopefs_error(error("x"))) is expected
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [(NoSpace("x"), True), (OSError(errno.ENOSPC, "x"), True), (OSError(errno.EDQUOT, "x"), True),
-     (OSError(errno.EIO, "x"), False), (Unavailable("x"), False), (ValueError("x"), False)],
-)  # fmt: skip
-def test_out_of_space_is_recognised(error: BaseException, expected: bool) -> None:
-    """A full disk and a full quota are out of space, nothing else is."""
-    assert is_out_of_space(error) is expected
 
 
 def test_failed_commit_of_a_put_leaves_no_trace(vault: Vault) -> None:
