@@ -61,6 +61,11 @@ class Manager:
     """What systemctl must be told to reach it."""
     placeholders: dict[str, str]
 
+    @property
+    def option(self) -> str:
+        """What `scopefs service ...` must be told to mean it, with a blank before it."""
+        return "" if self.scope else " --system"
+
     def vault_path(self, name: str) -> Path:
         """The directory of a named vault."""
         return self._expand(self.vault, name)
@@ -191,7 +196,7 @@ def plan_install(
     plan.notes = [
         f"the vault {manager.vault_path(name)} is mounted at {point}, now and at every "
         + ("login" if manager.scope else "boot"),
-        "it is checked once a week: `scopefs service status` says how that went",
+        f"it is checked once a week: `scopefs service status{manager.option}` says how that went",
         *(_user_notes(allow_other, linger) if manager.scope else _system_notes(name, point)),
     ]
     return plan
@@ -241,7 +246,10 @@ def plan_remove(manager: Manager, name: str) -> Plan:
     drop_in = _drop_ins(manager, name) / OTHERS_DROP_IN
     written = [manager.units / file for file in UNIT_FILES if (manager.units / file).exists()]
     if not written:
-        raise NotFound(f"no unit of scopefs is in {manager.units}: `scopefs service install` first")
+        raise NotFound(
+            f"no unit of scopefs is in {manager.units}: `scopefs service install{manager.option}` "
+            "first"
+        )
     if name not in manager.instances() and others:
         raise NotFound(f"{name} is not installed; installed: {', '.join(others)}")
     plan = Plan([Run(manager.systemctl("disable", "--now", *_unit_names(name)))])
@@ -408,7 +416,11 @@ def status_command(name: str | None, system: bool, as_json: bool) -> None:
         print_json(found)
         return
     if not found:
-        click.echo("nothing is installed: `scopefs service install` mounts a vault at login")
+        start = "login" if manager.scope else "boot"
+        click.echo(
+            f"nothing is installed: `scopefs service install{manager.option}` mounts a vault at "
+            f"{start}"
+        )
     for number, members in enumerate(found):
         if number:
             click.echo()
@@ -420,7 +432,9 @@ def describe_instance(manager: Manager, name: str) -> dict[str, Any]:
     mount, _ = _unit_names(name)
     shown = _show(manager, mount, *_SHOWN)
     if shown["LoadState"] == "not-found":
-        raise NotFound(f"{mount} is not installed: `scopefs service install {name}`")
+        raise NotFound(
+            f"{mount} is not installed: `scopefs service install{manager.option} {name}`"
+        )
     check = _show(manager, f"scopefs-verify@{name}.service", "Result", "ExecMainExitTimestamp")
     ended = check["ExecMainExitTimestamp"]
     times = ("NextElapseUSecRealtime", "LastTriggerUSec")

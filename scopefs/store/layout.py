@@ -130,7 +130,7 @@ def create_vault(root: Path, now_us: int) -> Layout:
 
 @contextmanager
 def locked(layout: Layout, name: str) -> Iterator[None]:
-    """Hold a lock of `Layout.lock`, for a moment; whoever has it is waited for. Raises `OSError`."""
+    """Hold a lock of `Layout.lock` for a moment; whoever has it is waited for. Raises `OSError`."""
     lock = os.open(layout.lock(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

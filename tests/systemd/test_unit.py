@@ -4,6 +4,7 @@ Only the latter shows what hardening breaks: root mounts without fusermount3.
 """
 
 import configparser
+import dataclasses
 import json
 import os
 import pwd
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from scopefs import daemon
-from scopefs.cli.service import UNIT_FILES, find_manager
+from scopefs.cli.service import UNIT_FILES, find_manager, plan_install, plan_remove
+from scopefs.errors import NotFound
 from tests.mounting import PATIENCE_S, wait_until
 from tests.systemd.user_manager import Account, UserManager, logged_in
 
@@ -136,6 +138,17 @@ def test_unit_is_more_patient_than_the_daemon() -> None:
     unit.read_string(find_manager(system=False).render("scopefs@.service"))
     assert unit.getint("Service", "TimeoutStartSec") > 2 * daemon.RELOCK_WAIT_S
     assert unit.getint("Service", "TimeoutStopSec") > 2 * daemon.STOP_GRACE_S
+
+
+def test_regression_what_is_told_after_system_says_system(tmp_path: Path) -> None:
+    """Commands that are named to who said --system ask the machine's systemd, too."""
+    manager = dataclasses.replace(
+        find_manager(system=True), units=tmp_path / "units", point=f"{tmp_path}/%i"
+    )
+    told = plan_install(manager, "vault").notes
+    assert any("`scopefs service status --system`" in note for note in told)
+    with pytest.raises(NotFound, match="`scopefs service install --system`"):
+        plan_remove(manager, "vault")
 
 
 def test_active_means_mounted_and_stopped_means_settled(desk: Desk) -> None:
