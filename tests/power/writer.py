@@ -64,9 +64,13 @@ class Writer:
     # Contents
 
     def make_content(self) -> bytes:
-        """Bytes that nobody has written before; rarely, ones that this writer has."""
-        if self.files and self.source.random() < 0.03:
-            return self.source.choice(list(self.files.values()))
+        """Bytes that nobody has written before; rarely, ones that this writer has.
+
+        Never none, which make no version; a cut may have left empty files.
+        """
+        known = [content for content in self.files.values() if content]
+        if known and self.source.random() < 0.03:
+            return self.source.choice(known)
         sizes = self.source.choices([SMALL, LARGE, HUGE], [70, 27, 3])[0]
         size = self.source.choice(sizes)
         if self.source.random() < 0.5:
