@@ -20,7 +20,13 @@ import pyfuse3
 import trio
 
 from scopefs.api.context import HttpOptions
-from scopefs.api.server import HttpAddress, open_listener, serve_http, show_listener
+from scopefs.api.server import (
+    HttpAddress,
+    ensure_token,
+    open_listener,
+    serve_http,
+    show_listener,
+)
 from scopefs.errors import MountRefused, ScopefsError
 from scopefs.mount.attributes import Ownership, show_as
 from scopefs.mount.control import Control
@@ -97,6 +103,8 @@ def run_mount(
             else closing(MountLock(vault.layout, mountpoint, wait_s=RELOCK_WAIT_S))
         ),
     ):  # fmt: skip
+        if listener is not None:
+            ensure_token(vault, options.http_options or HttpOptions())
         trio.run(_mount, vault, mountpoint, options, listener, on_ready)
         # Still under the lock: a next mount finds everything settled.
         vault.close()

@@ -30,6 +30,7 @@
           ├── NotAVault
           ├── NewerFormat
           ├── VaultInUse
+          ├── NotWritable          this process may read it at most
           ├── IndexBroken
           ├── InvalidConfig        config.toml cannot be understood
           └── MountRefused
@@ -150,6 +151,10 @@ class NewerFormat(Unavailable):
 
 class VaultInUse(Unavailable):
     """Somebody else holds what is needed alone; the message names the holder."""
+
+
+class NotWritable(Unavailable):
+    """The vault's directory cannot be written, by this process at least."""
 
 
 class IndexBroken(Unavailable):

@@ -30,6 +30,8 @@ T = TypeVar("T")
 class ReadOnlyVault(Vault):
     """An open vault that cannot be changed."""
 
+    is_read_only = True
+
     def __init__(
         self, layout: Layout, clock_us: Callable[[], int], *, check_reads: bool = True,
         config: Config | None = None,

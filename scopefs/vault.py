@@ -104,6 +104,9 @@ Durability = Literal["strict", "relaxed"]
 class Vault:
     """An open vault."""
 
+    is_read_only = False
+    """Whether it is of those of scopefs.read_only."""
+
     def __init__(
         self, layout: Layout, clock_us: Callable[[], int], *, check_reads: bool = True,
         max_file_bytes: int | None = None, durability: Durability = "strict",
@@ -486,7 +489,7 @@ class Vault:
                 done += self._destroy(page, older_than_us)
                 before = page[-1].id
         if done.entries:
-            self.settle()
+            self._finish_destroying()
         return done
 
     def partial(self) -> list[dict[str, Any]]:
@@ -544,8 +547,14 @@ class Vault:
         """Apply a removal; how many versions went."""
         removed = self.apply_durably(_apply_removal, change, what, forever)
         if forever:
-            self.settle()
+            self._finish_destroying()
         return removed.versions
+
+    def _finish_destroying(self) -> None:
+        """Remove files of what was destroyed, and what is left of it in index.db and its WAL."""
+        self.settle()
+        # In the WAL stands what was written of late.
+        self._journal.checkpoint()
 
     def events(
         self, *, after: int = 0, before: int | None = None, limit: int = _PAGE,

@@ -3,6 +3,8 @@
 A line is one write to the end of the file, so that several processes can keep one log, and it is
 there when the process is killed. Nothing waits for the disk. Finished days do not change: how many
 lines they have is counted once.
+
+Where nothing may be written into the vault, the lines go to the log of the process.
 """
 
 import logging
@@ -24,8 +26,12 @@ _LOG = logging.getLogger(__name__)
 class AccessLog:
     """The access logs of one vault."""
 
-    def __init__(self, directory: Path, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self, directory: Path, clock_us: Callable[[], int], *, is_kept: bool = True
+    ) -> None:
+        """`is_kept`: whether lines are written into the directory."""
         self._directory = directory
+        self._is_kept = is_kept
         self._clock_us = clock_us
         self._day = ""
         self._fd = -1
@@ -37,9 +43,13 @@ class AccessLog:
 
     def write(self, access: Access) -> None:
         """Append a line. A log that cannot be written stops nobody."""
+        line = msgspec.json.encode(access)
+        if not self._is_kept:
+            _LOG.info("%s", line.decode())
+            return
         try:
             self._open(access.at[:10])
-            os.write(self._fd, msgspec.json.encode(access) + b"\n")
+            os.write(self._fd, line + b"\n")
         except OSError as error:
             _LOG.error("the access log cannot be written: %s", error)
             self.close()

@@ -1,7 +1,7 @@
 """The table of paths, from which the routes and /openapi.json are made. Source: semantics T2 ff.
 
 Each operation names the right that it takes and what it is about; that is checked here, in this
-order: credential (`Door`), right and scope, announced size, body.
+order: credential (`Door`), right and scope, whether the vault is only read, announced size, body.
 """
 
 import time
@@ -33,6 +33,7 @@ from scopefs.api.feed import Feed
 from scopefs.api.metrics import Metrics
 from scopefs.api.openapi import Answer, Described, Parameter, describe
 from scopefs.commits import Commits
+from scopefs.errors import Forbidden
 from scopefs.model.scope import parse_scope
 from scopefs.store.tokens import Right
 from scopefs.vault import Vault
@@ -134,7 +135,8 @@ def build_app(
         vault, options,
         Origins(frozenset((*options.hosts, *config.hosts)), frozenset(config.origins),
                 options.is_unix),
-        AccessLog(vault.layout.logs, vault.clock_us), Metrics(vault), Commits(vault), Feed(vault),
+        AccessLog(vault.layout.logs, vault.clock_us, is_kept=not vault.is_read_only),
+        Metrics(vault), Commits(vault), Feed(vault),
         trio.Event() if stop is None else stop, time.monotonic(),
     )  # fmt: skip
     tokens = Tokens(vault.layout) if options.needs_token else None
@@ -182,6 +184,8 @@ async def _run(served: Served, operation: Operation, request: Request) -> Respon
             principal.check_scope(scope)
         elif operation.about == "vault":
             principal.check_scope(None)
+    if operation.right is Right.WRITE and served.vault.is_read_only:
+        raise Forbidden(f"{request.method}: the vault is mounted read-only, and can only be read")
     if operation.takes_data:
         check_announced(request, served.options.max_body)
     else:

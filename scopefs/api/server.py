@@ -17,7 +17,7 @@ from scopefs.api.context import HttpOptions
 from scopefs.api.routes import build_app
 from scopefs.errors import InvalidQuery, Unavailable
 from scopefs.model.stamps import format_collected_at
-from scopefs.store.tokens import ensure_default_token
+from scopefs.store.tokens import ensure_default_token, load_tokens
 from scopefs.vault import Vault
 
 BACKLOG = 1024
@@ -133,14 +133,26 @@ def show_listener(listener: socket.socket) -> str:
     return f"http://{HttpAddress(host, port)}"
 
 
+def ensure_token(vault: Vault, options: HttpOptions) -> None:
+    """Make the token that is asked for, if there is none. Raises `Unavailable` if it cannot be."""
+    if not options.needs_token:
+        return
+    if not vault.is_read_only:
+        ensure_default_token(vault.layout, format_collected_at(vault.clock_us()))
+    elif not load_tokens(vault.layout):
+        raise Unavailable(
+            f"{vault.layout.root} has no token, and none can be made where it is only read: "
+            "`scopefs token show` makes one where it can be written"
+        )
+
+
 async def serve_http(
     vault: Vault, listener: socket.socket, stop: trio.Event, options: HttpOptions | None = None, *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:  # fmt: skip
     """Serve until `stop` is set; open requests are finished, streams end."""
     options = replace(options or HttpOptions(), is_unix=listener.family == socket.AF_UNIX)
-    if options.needs_token:
-        ensure_default_token(vault.layout, format_collected_at(vault.clock_us()))
+    ensure_token(vault, options)
     _raise_file_limit()
     path = listener.getsockname() if options.is_unix else None
     config = hypercorn.config.Config()

@@ -7,14 +7,13 @@ import click
 
 from scopefs.cli.completion import complete_scope_or_file
 from scopefs.cli.options import (
-    Progress,
     json_option,
     print_json,
     print_problems,
     problem_members,
-    progress_option,
     vault_option,
 )
+from scopefs.cli.progress import Bar, progress_option, wants_bar
 
 
 @click.command("export")
@@ -53,8 +52,9 @@ def command(
     with Vault.open(vault_path) as vault:
         wanted = exports.list_scopes_to_export(vault, scopes)
         target = exports.open_target(vault, dest, stream)
-        with Progress("exported", progress) as tell:
-            done = exports.export(vault, wanted, target, tell)
+        is_shown = wants_bar(progress, as_json=as_json)
+        with Bar("exporting", exports.sum_payloads(vault, wanted), is_shown=is_shown) as bar:
+            done = exports.export(vault, wanted, target, bar.reach)
     if stream is not None:
         stream.flush()
     text = f"exported {done.versions} version(s) ({done.versions - done.written} there already)"

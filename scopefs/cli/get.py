@@ -7,7 +7,7 @@ from typing import BinaryIO
 import click
 
 from scopefs.cli.completion import complete_name, complete_scope, complete_stamp
-from scopefs.cli.options import json_option, name_members, print_json, vault_option
+from scopefs.cli.options import json_option, name_members, open_to_read, print_json, vault_option
 
 _CHUNK_BYTES = 1 << 20
 
@@ -40,14 +40,13 @@ def command(
         scopefs get instagram.profile --stamp 2026-01-21T10-00-00Z --envelope
     """
     from scopefs.store.readers import PayloadReader
-    from scopefs.vault import Vault
 
     def copy(reader: PayloadReader, target: BinaryIO) -> None:
         for start in range(0, reader.size, _CHUNK_BYTES):
             target.write(reader.read(start, _CHUNK_BYTES))
 
     stamp = stamp.removesuffix(".json") if stamp is not None else None
-    with Vault.open(vault_path) as vault:
+    with open_to_read(vault_path) as vault:
         version = vault.get(scope, at=at, stamp=stamp, name=name)
         if as_json:
             print_json({

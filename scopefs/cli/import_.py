@@ -7,14 +7,13 @@ from pathlib import Path
 import click
 
 from scopefs.cli.options import (
-    Progress,
     json_option,
     print_json,
     print_problems,
     problem_members,
-    progress_option,
     vault_option,
 )
+from scopefs.cli.progress import Bar, progress_option, wants_bar
 
 
 @click.command("import")
@@ -45,8 +44,10 @@ def command(vault_path: Path, source: str, progress: bool | None, as_json: bool)
         opened = open_source(vault, source, stream)
         if isinstance(opened, VaultSource):
             stack.enter_context(opened.vault)
-        with Progress("imported", progress) as tell:
-            done = Importer(vault, opened, tell).run()
+        is_shown = wants_bar(progress, as_json=as_json)
+        total = opened.measure() if is_shown else None
+        with Bar("importing", total, is_shown=is_shown) as bar:
+            done = Importer(vault, opened, bar.reach).run()
     if as_json:
         print_json({
             "imported": done.imported, "alreadyThere": done.already_there, "names": done.names,

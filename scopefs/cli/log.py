@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from scopefs.cli.completion import complete_scope
-from scopefs.cli.options import json_option, print_json, print_rows, vault_option
+from scopefs.cli.options import json_option, open_to_read, print_json, print_rows, vault_option
 
 if TYPE_CHECKING:
     from scopefs.vault import Vault
@@ -39,9 +39,8 @@ def command(
     """
     from scopefs.errors import NotFound
     from scopefs.model.scope import parse_scope
-    from scopefs.vault import Vault
 
-    with Vault.open(vault_path) as vault:
+    with open_to_read(vault_path) as vault:
         if scope is not None and not vault.knows_scope(parse_scope(scope)):
             raise NotFound(f'No data found for scope "{scope}"')
         if follow:

@@ -9,6 +9,7 @@ from scopefs.cli.options import (
     json_option,
     name_members,
     name_text,
+    open_to_read,
     print_json,
     print_rows,
     vault_option,
@@ -32,12 +33,11 @@ def command(vault_path: Path, scope: str | None, as_json: bool) -> None:
     from scopefs.errors import NotFound
     from scopefs.model.scope import parse_scope
     from scopefs.model.stamps import format_collected_at
-    from scopefs.vault import Vault
 
     def time_text(us: int | None) -> str | None:
         return None if us is None else format_collected_at(us)
 
-    with Vault.open(vault_path) as vault:
+    with open_to_read(vault_path) as vault:
         if scope is None:
             scopes = vault.scopes()
             if as_json:

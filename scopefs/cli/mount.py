@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import platformdirs
+from click.core import ParameterSource
 
 from scopefs.cli.exits import to_exit_code
 from scopefs.cli.mount_options import MountWords, parse_mount_options
@@ -24,7 +25,7 @@ from scopefs.cli.options import (
     print_json,
     vault_option,
 )
-from scopefs.errors import InvalidQuery, ScopefsError
+from scopefs.errors import ScopefsError
 from scopefs.store.config import Config, make_config
 
 _READY_VARIABLE = "SCOPEFS_READY_FD"
@@ -113,12 +114,9 @@ def _choose(ctx: click.Context, words: MountWords) -> Config:
     """All options, as they hold for this mount: `-o`, then flags, then what is configured."""
     settings = load_configured(ctx)
     chosen = {name: ctx.params[flag] for flag, name in _FLAGS.items()} | words.settings
-    if words.read_only:
-        if (http := chosen["mount.http"]) not in (None, settings["mount.http"].value):
-            raise InvalidQuery(
-                f"-o ro and http={http}: the HTTP door writes its log into the vault; use another "
-                "mount, or `scopefs serve`"
-            )
+    is_asked = ctx.get_parameter_source("http") is ParameterSource.COMMANDLINE
+    if words.read_only and not is_asked and "mount.http" not in words.settings:
+        # What is configured is for the mount that writes: both cannot have the address.
         chosen["mount.http"] = None
     return make_config(
         {name: replace(found, value=chosen.get(name, found.value))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,8 +14,8 @@ from scopefs.store.config import OPTIONS, Setting, load_settings
 
 if TYPE_CHECKING:
     from scopefs.transfer.exports import Problem
+    from scopefs.vault import Vault
 
-_PROGRESS_S = 0.2
 _PROBLEMS_MAX = 20
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -77,6 +75,22 @@ class _ConfiguredOption(click.Option):
         return load_configured(ctx)[self._setting].value
 
 
+def open_to_read(path: Path) -> "Vault":
+    """Open a vault for a command that changes nothing; one that cannot be written is looked at.
+
+    Raises what `Vault.open` and `ReadOnlyVault.look_at` raise.
+    """
+    from scopefs.errors import NotWritable
+    from scopefs.vault import Vault
+
+    try:
+        return Vault.open(path)
+    except NotWritable:
+        from scopefs.read_only import ReadOnlyVault
+
+        return ReadOnlyVault.look_at(path)
+
+
 def configured_option(
     setting: str, *declarations: str, help: str, default: str | None = None, **kwargs: Any
 ) -> Callable[[_Command], _Command]:
@@ -105,41 +119,6 @@ def http_options(command: _Command) -> _Command:
 def json_option(command: _Command) -> _Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
-def progress_option(command: _Command) -> _Command:
-    """`--progress / --no-progress`."""
-    return click.option(
-        "--progress/--no-progress", default=None,
-        help="Count on standard error.  [default: if it is a terminal]",
-    )(command)  # fmt: skip
-
-
-class Progress:
-    """A count on standard error, written over in place."""
-
-    def __init__(self, verb: str, wanted: bool | None) -> None:
-        self._verb = verb
-        self._is_shown = sys.stderr.isatty() if wanted is None else wanted
-        self._next = 0.0
-        self._count = 0
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._tell
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_shown:
-            self._write()
-            click.echo(err=True)
-
-    def _tell(self, count: int) -> None:
-        self._count = count
-        if self._is_shown and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PROGRESS_S
-            self._write()
-
-    def _write(self) -> None:
-        click.echo(f"\r{self._verb} {self._count} version(s)", err=True, nl=False)
 
 
 def problem_members(problem: "Problem") -> dict[str, str]:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scopefs.cli.completion import complete_partial, complete_scope
-from scopefs.cli.options import json_option, name_text, print_json, print_rows, vault_option
+from scopefs.cli.options import (
+    json_option,
+    name_text,
+    open_to_read,
+    print_json,
+    print_rows,
+    vault_option,
+)
 
 if TYPE_CHECKING:
     from scopefs.vault import Vault
@@ -35,9 +42,8 @@ def command() -> None:
 def list_command(vault_path: Path, as_json: bool) -> None:
     """List them, oldest first: id, when, scope, name, bytes, why, which program wrote it."""
     from scopefs.store.partial import name_of_story
-    from scopefs.vault import Vault
 
-    with Vault.open(vault_path) as vault:
+    with open_to_read(vault_path) as vault:
         found = vault.partial()
     if as_json:
         print_json(found)

@@ -3,14 +3,19 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import click
 
 from scopefs.cli.completion import complete_name, complete_scope
 from scopefs.cli.options import json_option, print_json, vault_option
+from scopefs.cli.progress import Bar, CountedReads, progress_option, wants_bar
 from scopefs.errors import InvalidBody, InvalidQuery
+
+_LARGE_BYTES = 16 << 20
+"""Less is stored before anybody could read a bar."""
 
 
 @click.command("put")
@@ -23,8 +28,12 @@ from scopefs.errors import InvalidBody, InvalidQuery
     shell_complete=complete_name,
     help="The name to store it under.  [default: the file's own]",
 )
+@progress_option
 @json_option
-def command(vault_path: Path, scope: str, source: str, name: str | None, as_json: bool) -> None:
+def command(
+    vault_path: Path, scope: str, source: str, name: str | None, progress: bool | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Store a file, a directory's files, or standard input (-) as versions of SCOPE.
 
     Prints the collectedAt of each version once it is safe on the disk. Standard input has no name
@@ -39,23 +48,42 @@ def command(vault_path: Path, scope: str, source: str, name: str | None, as_json
     from scopefs.vault import Vault
 
     receipts: list[dict[str, Any]] = []
-    with Vault.open(vault_path, create=True) as vault:
+    is_shown = wants_bar(progress, as_json=as_json)
+    total = _measure(scope, source, name) if is_shown else None
+    with (
+        Vault.open(vault_path, create=True) as vault,
+        Bar("storing", total, is_shown=is_shown, at_least=_LARGE_BYTES) as bar,
+    ):
         for path, target, stored_name in _sources(scope, source, name):
-            data = Path(path) if path is not None else sys.stdin.buffer
             try:
-                version = vault.put(target, data, name=stored_name)
+                with nullcontext(sys.stdin.buffer) if path is None else open(path, "rb") as file:
+                    version = vault.put(
+                        target, cast(BinaryIO, CountedReads(file, bar)), name=stored_name,
+                        mtime_ns=None if path is None else os.fstat(file.fileno()).st_mtime_ns,
+                    )  # fmt: skip
             except InvalidBody:
                 if path is None or Path(path).stat().st_size or os.path.isfile(source):
                     raise
+                bar.clear()
                 click.echo(f"scopefs: {path}: empty, no version made", err=True)
                 continue
             if as_json:
                 receipts.append({"scope": version.scope, "collectedAt": version.collected_at,
                                  "status": "stored"})  # fmt: skip
             else:
+                bar.clear()
                 click.echo(version.collected_at)
     if as_json:
         print_json(receipts if source != "-" and os.path.isdir(source) else receipts[0])
+
+
+def _measure(scope: str, source: str, name: str | None) -> int | None:
+    """How many bytes there are to store; None if nobody knows."""
+    if source == "-":
+        return None
+    return sum(
+        os.path.getsize(path) for path, _, _ in _sources(scope, source, name) if path is not None
+    ) or None  # fmt: skip
 
 
 def _sources(

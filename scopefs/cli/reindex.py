@@ -1,12 +1,12 @@
 """scopefs reindex"""
 
-import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from scopefs.cli.options import json_option, print_json, printable, progress_option, vault_option
+from scopefs.cli.options import json_option, print_json, printable, vault_option
+from scopefs.cli.progress import Bar, progress_option, wants_bar
 from scopefs.cli.verify import DAMAGED_EXIT, vars_of
 
 _HARMLESS = ("recovered",)
@@ -37,23 +37,23 @@ def command(vault_path: Path, progress: bool | None, as_json: bool) -> int:
     from scopefs.vault import system_clock_us
 
     layout = Layout(vault_path)
-    show = sys.stderr.isatty() if progress is None else progress
-    shown_at = 0.0
+    is_shown = wants_bar(progress, as_json=as_json)
+    bars: dict[str, Bar] = {}
 
-    def tell(what: str, count: int) -> None:
-        nonlocal shown_at
-        if show and time.monotonic() - shown_at > 0.1:
-            shown_at = time.monotonic()
-            click.echo(f"\r{what}: {count}".ljust(60), err=True, nl=False)
+    def tell(what: str, count: int, total: int) -> None:
+        if what not in bars:
+            # What comes next begins when the one before is done.
+            stack.close()
+            bars[what] = stack.enter_context(Bar(what, total, is_shown=is_shown, unit="read"))
+        bars[what].reach(count)
 
     try:
-        done = rebuild_index(layout, system_clock_us(), tell)
+        with ExitStack() as stack:
+            done = rebuild_index(layout, system_clock_us(), tell)
     except VaultInUse as error:
         holder = find_holder(layout)
         where = f" (mounted at {holder.get('mountpoint')})" if holder else ""
         raise VaultInUse(f"{error}{where}") from error
-    if show:
-        click.echo(err=True)
     if as_json:
         print_json({
             "versions": done.versions, "names": done.names, "events": done.events,

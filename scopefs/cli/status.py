@@ -18,6 +18,7 @@ from scopefs.cli.options import (
     json_option,
     name_members,
     name_text,
+    open_to_read,
     print_json,
     printable,
     vault_option,
@@ -49,9 +50,8 @@ def command(vault_path: Path, as_json: bool) -> None:
         scopefs status --json
     """
     from scopefs.mount.point import find_holder
-    from scopefs.vault import Vault
 
-    with Vault.open(vault_path) as vault:
+    with open_to_read(vault_path) as vault:
         found = vault.status()
         holder = find_holder(vault.layout)
         log = vault.layout.logs / "rejected.jsonl"
@@ -164,6 +164,8 @@ def _rows(found: dict[str, Any], now_us: int) -> Iterator[tuple[str, str, str | 
     """Title, text and colour of each line."""
     holder, running, backing = found["mount"], found["running"], found["fileSystem"]
     yield "vault", found["vault"], None
+    if found.get("readOnly"):
+        yield "", "it cannot be written; it is only looked at", "yellow"
     if holder is None:
         yield "mounted", "no", None
     else:

@@ -12,6 +12,7 @@ from scopefs.cli.options import (
     json_option,
     name_members,
     name_text,
+    open_to_read,
     print_json,
     print_rows,
     vault_option,
@@ -52,12 +53,11 @@ def list_command(vault_path: Path, limit: int | None, as_json: bool) -> None:
     What is `scope` for a whole scope, `version` for one version, `withdrawn` for that of a
     temporary file which the program that wrote it has removed.
     """
-    from scopefs.vault import Vault
 
     before: int | None = None
     found: list[dict[str, Any]] = []
     left = sys.maxsize if limit is None else limit
-    with Vault.open(vault_path) as vault:
+    with open_to_read(vault_path) as vault:
         while left and (page := vault.trash(before=before, limit=min(left, _PAGE))):
             if as_json:
                 found += [_members(entry) for entry in page]

@@ -1,14 +1,13 @@
 """scopefs verify"""
 
-import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from scopefs.cli.options import json_option, print_json, printable, progress_option, vault_option
+from scopefs.cli.options import json_option, print_json, printable, vault_option
+from scopefs.cli.progress import Bar, progress_option, wants_bar
 
 if TYPE_CHECKING:
     from scopefs.store.problems import Problem
@@ -48,7 +47,7 @@ def command(
             for problem in run.progress.problems:
                 _print_problem(problem)
         try:
-            _run(run, sys.stderr.isatty() if progress is None else progress, quiet=as_json)
+            _run(run, wants_bar(progress, as_json=as_json), quiet=as_json)
         except KeyboardInterrupt:
             run.save()
             click.echo("\ninterrupted: `scopefs verify --resume` goes on from here", err=True)
@@ -65,34 +64,30 @@ def command(
     return DAMAGED_EXIT if found.problems else 0
 
 
-def _run(run: "Verification", show: bool, *, quiet: bool) -> None:
-    with ExitStack() as stack:
-        bar: Any = None
-        if show:
-            bar = stack.enter_context(
-                click.progressbar(length=max(1, run.estimate()), file=sys.stderr, width=30,
-                                  item_show_func=lambda item: item)
-            )  # fmt: skip
-            done = sum(run.progress.counts.values())
-            bar.update(min(done, bar.length - 1))
+def _run(run: "Verification", is_shown: bool, *, quiet: bool) -> None:
+    """Run it with two bars, one behind the other: what is only compared, then what is read."""
+    from scopefs.store.checks import READING
 
-        shown_at = 0.0
-        waiting = 0
+    to_compare, to_read = run.estimate() if is_shown else (0, 0)
+    with ExitStack() as stack:
+        bar = stack.enter_context(Bar("comparing", to_compare, is_shown=is_shown, unit="things"))
+        read_before: int | None = None
 
         def tell(name: str, count: int) -> None:
-            nonlocal shown_at, waiting
-            waiting += count
-            if bar is not None and time.monotonic() - shown_at > 0.1:
-                bar.update(max(0, min(waiting, bar.length - bar.pos - 1)), name)
-                shown_at, waiting = time.monotonic(), 0
+            nonlocal bar, read_before
+            if name not in READING:
+                bar.advance(count)
+                return
+            if read_before is None:
+                read_before = run.bytes_read
+                stack.close()
+                bar = stack.enter_context(Bar("reading", to_read, is_shown=is_shown))
+            bar.reach(run.bytes_read - read_before)
 
         for problem in run.run(tell):
             if not quiet:
-                if bar is not None:
-                    click.echo(err=True)
+                bar.clear()
                 _print_problem(problem)
-        if bar is not None:
-            bar.update(max(0, bar.length - bar.pos), "")
 
 
 def _print_problem(problem: "Problem") -> None:

@@ -85,13 +85,18 @@ def iterate_files(root: Path, relative: str) -> Iterator[str]:
 
 
 def take_inventory(
-    db: apsw.Connection, layout: Layout, tell: Callable[[int], None]
+    db: apsw.Connection, layout: Layout, tell: Callable[[int, int], None]
 ) -> Iterator[Problem]:
-    """Fill `scan.found`. Yields what stands there and is no envelope of scopefs."""
+    """Fill `scan.found`. Yields what stands there and is no envelope of scopefs.
+
+    `tell`: called with how many envelopes were read, and of how many files.
+    """
     for statement in TABLE.split(";"):
         db.execute(statement)
     rows: list[tuple[object, ...]] = []
     count = 0
+    # Only their directories are read for this.
+    total = sum(1 for above in ("data", "trash") for _ in iterate_files(layout.root, above))
     for above in ("data", "trash"):
         for path in iterate_files(layout.root, above):
             found = _describe(layout, path)
@@ -101,9 +106,9 @@ def take_inventory(
             rows.append(found)
             if len(rows) == _PAGE:
                 count += _insert(db, rows)
-                tell(count)
+                tell(count, total)
     count += _insert(db, rows)
-    tell(count)
+    tell(count, total)
 
 
 def _insert(db: apsw.Connection, rows: list[tuple[object, ...]]) -> int:

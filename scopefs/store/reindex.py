@@ -25,6 +25,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from scopefs.errors import ScopefsError
@@ -60,8 +61,8 @@ from scopefs.store.swap import (
 )
 from scopefs.store.trash import apply_delete_version
 
-Tell = Callable[[str, int], None]
-"""Called with what is being done, and how much of it is done."""
+Tell = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 _BATCH = 2000
 _PAGE = 500
@@ -123,6 +124,7 @@ class _Rebuild:
         self._kept_files: set[str] = set()
         """Staging files that rows name."""
         self._lacks_events = False
+        self._newest_seq = 0
         self._db = initialize_database(str(new_path(layout)))
 
     def run(self) -> Rebuilt:
@@ -135,7 +137,7 @@ class _Rebuild:
         fetch(db, "PRAGMA scan.synchronous = OFF")
         try:
             self._result.problems += take_inventory(
-                db, self._layout, lambda count: self._tell("envelopes read", count)
+                db, self._layout, partial(self._tell, "envelopes")
             )
             with db:
                 write_meta(db, "vault_id", self._vault_id)
@@ -169,6 +171,7 @@ class _Rebuild:
         found = max(1, self._old.read_meta("next_node") - 1)
         reader = EventReader(self._layout, self._old)
         for event in reader.iterate(0):
+            self._newest_seq = event.seq
             for mark in ('"node":', '"parent":', '"toParent":'):
                 start = event.detail.find(mark)
                 while start >= 0:
@@ -201,10 +204,10 @@ class _Rebuild:
             if event.seq % _BATCH == 0:
                 db.execute("COMMIT")
                 db.execute("BEGIN")
-                self._tell("events read", event.seq)
+                self._tell("events", event.seq, max(event.seq, self._newest_seq))
         write_meta(db, "settled_seq", reader.settled_seq)
         db.execute("COMMIT")
-        self._tell("events read", int(read_meta(db, "settled_seq") or 0))
+        self._tell("events", self._newest_seq, self._newest_seq)
         self._lacks_events = self._lacks_events or reader.lost > 0
         self._result.problems += reader.problems
         self._result.salvaged_events = reader.salvaged
@@ -375,6 +378,7 @@ class _Rebuild:
     # R6: what no event tells of
 
     def _import_unknown(self) -> None:
+        total = fetch(self._db, "SELECT COUNT(*) FROM scan.found WHERE claimed = 0")[0][0]
         unknown = self._keyset(
             "SELECT path, scope, collected_us, size_bytes, kind, name, mtime_ns, payload_size,"
             " payload_sha256, media_type, metadata FROM scan.found"
@@ -382,7 +386,7 @@ class _Rebuild:
             " ORDER BY collected_us, path LIMIT ?"
         )
         for count, (path, *row) in enumerate(unknown, start=1):
-            self._tell("versions without an event", count)
+            self._tell("versions", count, total)
             with self._db:
                 self._import_one(path, *row)
 

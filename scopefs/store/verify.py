@@ -16,13 +16,21 @@ import apsw
 import msgspec
 
 from scopefs.errors import IndexBroken
-from scopefs.store.checks import CHECKS, Checked, Page
+from scopefs.store.checks import CHECKS, READING, Checked, Page
 from scopefs.store.checks.context import REINDEX
 from scopefs.store.problems import Problem
 from scopefs.store.sql import fetch
 
 PROBLEMS_MAX = 10_000
 _SAVE_S = 5.0
+_ROWS = ("data_files", "scopes", "nodes", "names", "shown", "staged", "scratch", "moves", "events")
+_THINGS = f"""SELECT {" + ".join(f"(SELECT COUNT(*) FROM {table})" for table in _ROWS)}
+  + (SELECT COUNT(*) FROM data_files)
+  + (SELECT COUNT(DISTINCT payload_sha256) FROM data_files WHERE kind = 2)
+  + (SELECT COUNT(DISTINCT deleted_seq) FROM data_files WHERE deleted_seq IS NOT NULL)"""
+_ENVELOPE_BYTES = "SELECT COALESCE(SUM(size_bytes), 0) FROM data_files WHERE id > ?"
+_BLOB_BYTES = """SELECT COALESCE(SUM(size), 0) FROM (SELECT MAX(payload_size) AS size
+  FROM data_files WHERE kind = 2 AND payload_sha256 > ? GROUP BY payload_sha256)"""
 _UNREADABLE = (TypeError, ValueError, AttributeError, OverflowError, apsw.Error)
 """What rows that hold anything at all make of code that expects what it has written."""
 
@@ -58,23 +66,39 @@ class Verification:
         self._next_save = 0.0
         self._known = set(self.progress.problems)
 
-    def estimate(self) -> int:
-        """About how many things there are to be looked at."""
-        with self._checked.read() as db:
-            row = fetch(
-                db,
-                "SELECT 3 * (SELECT COALESCE(MAX(id), 0) FROM data_files)"
-                " + 2 * (SELECT COALESCE(MAX(id), 0) FROM names)"
-                " + 2 * (SELECT COALESCE(MAX(seq), 0) FROM events)",
-            )[0]
-        return int(row[0])
+    def estimate(self) -> tuple[int, int]:
+        """What is still to be done: things to compare, and bytes to read (`READING`) then."""
+        progress = self.progress
+        is_read = {name: name in progress.done for name in READING}
+        cursors = {
+            name: progress.cursor[0] if progress.check == name and progress.cursor else None
+            for name in READING
+        }
+        try:
+            with self._checked.read() as db:
+                things = int(fetch(db, _THINGS)[0][0])
+                envelopes = fetch(db, _ENVELOPE_BYTES, (cursors["envelopes"] or 0,))[0][0]
+                blobs = fetch(db, _BLOB_BYTES, (bytes.fromhex(cursors["blobs"] or ""),))[0][0]
+        except IndexBroken:
+            # Whatever that is, the checks will tell.
+            return 0, 0
+        looked_at = sum(count for name, count in progress.counts.items() if name not in READING)
+        sizes = {"envelopes": int(envelopes), "blobs": int(blobs)}
+        return max(0, things - looked_at), sum(sizes[name] for name in READING if not is_read[name])
+
+    @property
+    def bytes_read(self) -> int:
+        """What was read so far, in a page that is not done yet as well."""
+        return self.progress.bytes_read + self._checked.bytes_read
 
     def run(self, tell: Callable[[str, int], None]) -> Iterator[Problem]:
         """Check everything that is not checked yet. Yields what is found.
 
-        `tell`: called with the name of the check and how many things it has looked at since.
+        `tell`: called with the name of the check and how many things it has looked at since; with 0
+        whenever it has read something, see `bytes_read`.
         """
         progress = self.progress
+        self._checked.tell = lambda: tell(progress.check, 0)
         try:
             for name, check in CHECKS.items():
                 if name in progress.done:

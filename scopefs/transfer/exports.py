@@ -16,6 +16,7 @@ import tarfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
@@ -134,12 +135,18 @@ def open_target(vault: Vault, path: str, stream: IO[bytes] | None = None) -> Tar
     return _DirectoryTarget(where, vault.id)
 
 
+def sum_payloads(vault: Vault, scopes: Iterable[Scope]) -> int:
+    """How many bytes of payload an export of these scopes has, from their counters."""
+    wanted = {scope.raw for scope in scopes}
+    return sum(found.bytes for found in vault.scopes() if found.scope in wanted)
+
+
 def export(
     vault: Vault, scopes: Iterable[Scope], target: Target, progress: Callable[[int], None]
 ) -> Exported:
     """Write scopes to a target. A version that is damaged is left out and told, the others go on.
 
-    `progress` is called with the number of versions so far.
+    `progress` is called with the bytes of payload so far, of `sum_payloads`.
     """
     result = Exported()
     try:
@@ -154,10 +161,12 @@ def export(
             loaded.append([version.id for version in versions])
         # From here on nothing changes their envelopes any more.
         vault.settle()
+        done = 0
         for ids in loaded:
             for version_id in ids:
-                _export_version(vault, version_id, target, result)
-                progress(result.versions)
+                tell = partial(_tell_from, progress, done)
+                done += _export_version(vault, version_id, target, result, tell)
+                progress(done)
         target.close()
     except BaseException:
         target.abandon()
@@ -174,18 +183,21 @@ def _find_version(vault: Vault, version_id: int) -> Version | None:
         return find_by_id(db, version_id)
 
 
-def _export_version(vault: Vault, version_id: int, target: Target, result: Exported) -> None:
+def _export_version(
+    vault: Vault, version_id: int, target: Target, result: Exported, tell: Callable[[int], None]
+) -> int:
+    """Write one version; returns the size of its payload. `tell`: how much of that is written."""
     version = _find_version(vault, version_id)
     if version is None or version.deleted_seq is not None:
         # Removed since its scope was read.
-        return
+        return 0
     where = f"{version.scope} {version.stamp}"
     try:
         if version.kind is Kind.BLOB:
             sha256 = version.payload_sha256.hex()
             target.put(
                 f"blobs/{sha256[:2]}/{sha256}", version.payload_size,
-                lambda: _payload_chunks(vault, version), version.collected_us,
+                lambda: told_chunks(_payload_chunks(vault, version), tell), version.collected_us,
             )  # fmt: skip
         path = f"data/{version.scope.replace('.', '/')}/{format_stamp(version.collected_us)}.json"
         reader = vault.open_envelope(version)
@@ -196,9 +208,23 @@ def _export_version(vault: Vault, version_id: int, target: Target, result: Expor
         )
     except (Damaged, NotFound) as error:
         result.problems.append(Problem(where, error))
-        return
-    result.versions += 1
-    result.written += written
+    else:
+        result.versions += 1
+        result.written += written
+    return version.payload_size
+
+
+def _tell_from(progress: Callable[[int], None], before: int, at: int) -> None:
+    progress(before + at)
+
+
+def told_chunks(chunks: Chunks, tell: Callable[[int], None]) -> Iterator[bytes]:
+    """Chunks; `tell` is called behind each with how many bytes they are so far."""
+    at = 0
+    for chunk in chunks:
+        yield chunk
+        at += len(chunk)
+        tell(at)
 
 
 def _payload_chunks(vault: Vault, version: Version) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ from scopefs.model.imports import (
     check_arrival_time,
     decode_arrival,
 )
+from scopefs.model.payload import Kind
 from scopefs.model.stamps import format_stamp
 from scopefs.store import imports, tree
 from scopefs.store.arrivals import adopt_sealed, iterate_chunks, seal_in_draft, seal_in_row
@@ -37,7 +38,7 @@ from scopefs.store.import_names import Claimed, SourceFile
 from scopefs.store.imports import Imported
 from scopefs.store.journal import Failure, Transaction
 from scopefs.store.publish import Sealed
-from scopefs.transfer.exports import Chunks, Problem
+from scopefs.transfer.exports import Chunks, Problem, told_chunks
 from scopefs.transfer.names import ScopeNames
 from scopefs.transfer.sources import FoundBlob, FoundEnvelope, Source
 from scopefs.vault import Vault
@@ -93,13 +94,15 @@ class Importer:
         self._scopes: dict[str, _Scope] = {}
         self._batch: list[_Waiting] = []
         self._batch_bytes = 0
+        self._done_bytes = self._taken_bytes = 0
+        """Bytes of envelopes and blobs: of all but the last, and of the last that was taken."""
         self._blobs: dict[bytes, tuple[Draft, Sealed]] = {}
         self._without_blob: list[tuple[str, Arrival]] = []
         self._touched: set[int] = set()
         self._result = ImportResult()
 
     def run(self) -> ImportResult:
-        """Import everything; `progress` is called with the number of versions so far."""
+        """Import everything; `progress` is called with how much of `Source.measure` is done."""
         try:
             for found in self._source.iterate():
                 if isinstance(found, ScopeNames):
@@ -153,7 +156,9 @@ class Importer:
 
     def _take(self, found: FoundEnvelope) -> None:
         """Check one envelope, and put it into the batch unless it is there already."""
-        self._progress(self._result.imported + self._result.already_there + len(self._batch))
+        self._done_bytes += self._taken_bytes
+        self._taken_bytes = found.size_bytes
+        self._tell(0)
         scope = self._scopes.get(found.scope.raw)
         if scope is not None:
             scope.missing.discard(found.collected_us)
@@ -161,6 +166,8 @@ class Importer:
             if found.size_bytes > ENVELOPE_MAX_BYTES:
                 raise TooLarge(f"{found.size_bytes} bytes are too many for an envelope")
             arrival = decode_arrival(found.read())
+            if arrival.facts.kind is Kind.BLOB:
+                self._taken_bytes += arrival.facts.size_bytes
             if (arrival.scope.raw, arrival.collected_us) != (found.scope.raw, found.collected_us):
                 raise InvalidEnvelope(
                     f"the envelope says {arrival.scope} {format_stamp(arrival.collected_us)}, "
@@ -180,6 +187,10 @@ class Importer:
         if scope is not None and file is not None and existing.node is not None:
             file.node = file.node or existing.node
             scope.claimed.setdefault(existing.node, file)
+
+    def _tell(self, at: int) -> None:
+        """So many bytes are done behind those of the versions before."""
+        self._progress(self._source.find_position(self._done_bytes + at))
 
     def _enqueue(self, where: str, arrival: Arrival, *, is_last_chance: bool = False) -> None:
         scope = self._scopes.get(arrival.scope.raw)
@@ -222,7 +233,7 @@ class Importer:
             found = self._source.open_blob(sha256) or self._find_in_vault(sha256)
             if found is None:
                 return None
-            chunks = found
+            chunks = told_chunks(found, self._tell)
         with self._vault.new_draft() as draft:
             return seal_in_draft(draft, arrival, chunks), draft
 
@@ -243,6 +254,7 @@ class Importer:
         with self._vault.new_draft() as draft:
             for chunk in found.chunks():
                 draft.append(chunk)
+                self._tell(0)
             sealed = draft.seal(None)
         if sealed.sha256 != found.sha256:
             draft.discard()

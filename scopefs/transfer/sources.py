@@ -28,6 +28,7 @@ from scopefs.model.scope import Scope, is_segment, parse_scope
 from scopefs.model.stamps import parse_stamp
 from scopefs.store.arrivals import iterate_chunks
 from scopefs.store.imports import find_with_payload
+from scopefs.store.index import sum_bytes
 from scopefs.transfer.exports import (
     DESCRIPTION,
     Chunks,
@@ -79,6 +80,14 @@ class Source(Protocol):
         """The bytes of a blob, if it can be asked for."""
         ...
 
+    def measure(self) -> int | None:
+        """How many bytes there are to import, in envelopes and blobs; None if nobody knows."""
+        ...
+
+    def find_position(self, done_bytes: int) -> int:
+        """How far that is, when so many bytes of envelopes and blobs are done."""
+        ...
+
 
 def open_source(vault: Vault, path: str, stream: IO[bytes] | None = None) -> Source:
     """A directory, an archive, another vault; `-`: an archive from `stream`."""
@@ -120,6 +129,17 @@ class _DirectorySource:
         name = sha256.hex()
         path = self._root / "blobs" / name[:2] / name
         return _chunks_of(path) if path.exists() else None
+
+    def measure(self) -> int | None:
+        return sum(
+            os.lstat(os.path.join(directory, name)).st_size
+            for above in ("data", "blobs")
+            for directory, _, names in os.walk(self._root / above)
+            for name in names
+        )
+
+    def find_position(self, done_bytes: int) -> int:
+        return done_bytes
 
     def _iterate_data(self, directory: Path, segments: tuple[str, ...]) -> Iterator[Found]:
         envelopes: list[tuple[int, Path]] = []
@@ -167,6 +187,7 @@ class _TarSource:
 
     def __init__(self, file: Path | IO[bytes]) -> None:
         self._file = file
+        self._opened: IO[bytes] | None = None
         self.problems: list[Problem] = []
 
     def iterate(self) -> Iterator[Found]:
@@ -185,6 +206,15 @@ class _TarSource:
 
     def open_blob(self, sha256: bytes) -> Chunks | None:
         return None
+
+    def measure(self) -> int | None:
+        # Those of the archive itself, which may be compressed.
+        return self._file.stat().st_size if isinstance(self._file, Path) else None
+
+    def find_position(self, done_bytes: int) -> int:
+        if isinstance(self._file, Path):
+            return self._opened.tell() if self._opened is not None else 0
+        return done_bytes
 
     def _read_names(self) -> Iterator[ScopeNames]:
         problems: list[Problem] = []
@@ -232,7 +262,9 @@ class _TarSource:
     ) -> Iterator[tuple[PurePosixPath, tarfile.TarInfo, tarfile.TarFile]]:
         """The files in the archive, each by its path in the export."""
         problems = self.problems if problems is None else problems
-        with _telling_damage(), self._open() as tar:
+        with (
+            _telling_damage(), self._open() as file, tarfile.open(fileobj=file, mode="r|*") as tar,
+        ):  # fmt: skip
             for member in tar:
                 path = PurePosixPath(member.name)
                 if member.name.startswith("/") or ".." in path.parts:
@@ -246,10 +278,14 @@ class _TarSource:
                 elif not member.isdir():
                     _refuse(problems, member.name, "is neither a file nor a directory")
 
-    def _open(self) -> tarfile.TarFile:
-        if isinstance(self._file, Path):
-            return tarfile.open(self._file, "r|*")
-        return tarfile.open(fileobj=self._file, mode="r|*")
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        if not isinstance(self._file, Path):
+            yield self._file
+            return
+        with self._file.open("rb") as self._opened:
+            yield self._opened
+        self._opened = None
 
 
 class VaultSource:
@@ -281,6 +317,13 @@ class VaultSource:
         with self.vault.read() as db:
             version = find_with_payload(db, sha256)
         return None if version is None else iterate_chunks(self.vault.open_payload(version))
+
+    def measure(self) -> int | None:
+        with self.vault.read() as db:
+            return sum_bytes(db)
+
+    def find_position(self, done_bytes: int) -> int:
+        return done_bytes
 
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -100,31 +99,6 @@ def test_what_is_no_export_is_told(path: Path, tmp_path: Path, wrong: str) -> No
     done = scopefs(path, "import", tmp_path / wrong)
     assert done.returncode == (4 if wrong == "nothing" else 2)
     assert done.stderr.startswith(b"scopefs: ")
-
-
-def test_progress_where_it_is_asked_for(path: Path, tmp_path: Path) -> None:
-    """Never on standard output."""
-    done = scopefs(path, "export", tmp_path / "x", "--progress")
-    assert done.stderr.endswith(b"\rexported 3 version(s)\n")
-    done = scopefs(tmp_path / "other", "import", tmp_path / "x", "--progress")
-    assert b"\rimported 2 version(s)" in done.stderr or b"\rimported 3 version(s)" in done.stderr
-
-
-def test_progress_on_a_terminal(path: Path, tmp_path: Path) -> None:
-    """By itself; --no-progress keeps it quiet."""
-    for options, shown in ((["--no-progress"], b""), ([], b"\rexported 3 version(s)\r\n")):
-        ours, theirs = pty.openpty()
-        command = [sys.executable, "-m", "scopefs", "export", str(tmp_path / "x"), *options]
-        subprocess.run(
-            command, stderr=theirs, stdout=subprocess.PIPE, check=True,
-            env={**os.environ, "SCOPEFS_VAULT": str(path)},
-        )  # fmt: skip
-        os.close(theirs)
-        try:
-            assert os.read(ours, 1000).endswith(shown)
-        except OSError:
-            assert shown == b""
-        os.close(ours)
 
 
 def test_interrupted_and_repeated(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -77,34 +76,6 @@ def test_advice_helps(path: Path) -> None:
     command = done.stdout.decode().split("`")[1].split()
     assert scopefs(path, *command[1:]).returncode == 0
     assert scopefs(path, "verify").returncode == 0
-
-
-def test_progress_on_a_terminal(path: Path) -> None:
-    """A bar on a terminal; with --no-progress, none."""
-    for options, is_shown in (((), True), (("--no-progress",), False)):
-        master, slave = pty.openpty()
-        done = scopefs_with(path, slave, "verify", *options)
-        os.close(slave)
-        shown = b""
-        while chunk := _read(master):
-            shown += chunk
-        os.close(master)
-        assert done.returncode == 0
-        assert (b"%" in shown) == is_shown
-
-
-def scopefs_with(path: Path, stderr: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "scopefs", *arguments], stdout=subprocess.PIPE, stderr=stderr,
-        env={**os.environ, "SCOPEFS_VAULT": str(path)},
-    )  # fmt: skip
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, 65_536)
-    except OSError:
-        return b""
 
 
 def test_interrupted_and_resumed(path: Path) -> None:

@@ -2,13 +2,18 @@
 
 import errno
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -294,10 +299,82 @@ def test_no_vault_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "vault").exists()
 
 
-def test_http_is_not_served_beside_it(tmp_path: Path) -> None:
-    """Its log would be written into the vault: if asked for, it is refused; if configured, not."""
+def ask(url: str, token: str, **options: Any) -> tuple[int, bytes]:
+    """Status and body of the answer to a request."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}, **options)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def find_door(mounted: Mounted) -> str:
+    """Where the HTTP door of a mount is."""
+    found = re.search(r"HTTP at (\S+)", mounted.log)
+    assert found is not None
+    return found[1]
+
+
+def test_http_beside_it_only_reads(start: Start, tmp_path: Path) -> None:
+    """GET answers, a change is 403 in the one shape; the vault is not touched, the log has it."""
+    root = tmp_path / "vault"
+    fill(root)
+    token = run_scopefs("token", "show", vault=root).stdout.decode().strip()
+    changes = [
+        ("POST", "/v1/data/my.files", b'{"b":1}'), ("PUT", "/v1/data/my.files/names/b", b"x"),
+        ("DELETE", "/v1/data/my.files", None), ("DELETE", "/v1/data/my.files/names/a.json", None),
+    ]  # fmt: skip
+    with unchanged(root):
+        mounted = start("vault", "mnt", "-o", "ro", "--http", "127.0.0.1:0")
+        door = find_door(mounted)
+        url = f"{door}/v1/data/my.files"
+        assert ask(f"{url}?content=raw", token)[0] == 200
+        assert ask(f"{url}/names/a.json", token) == (200, b'{"a":2}')
+        for path in ("/v1/data", "/v1/data/my.files/versions", "/v1/data/my.files/names",
+                     "/v1/access-logs", "/health", "/metrics", "/openapi.json"):  # fmt: skip
+            assert ask(door + path, token)[0] == 200, path
+        for method, path, data in changes:
+            status, body = ask(door + path, token, method=method, data=data)
+            error = json.loads(body)
+            assert (status, error["error"], set(error)) == (
+                403, "FORBIDDEN", {"error", "message", "details"},
+            )  # fmt: skip
+            assert "read-only" in error["message"]
+        # Who may not even ask is told so first.
+        assert ask(url, "nobody", method="DELETE")[0] == 401
+        mounted.stop()
+    assert '"path":"/v1/data/my.files/names/a.json"' in mounted.log
+    mounted.check_log()
+
+
+def test_http_beside_it_needs_a_token_that_is_there(tmp_path: Path) -> None:
+    """None can be made: the mount does not begin, and says what would help."""
     fill(tmp_path / "vault")
+    (tmp_path / "vault" / "tokens.json").unlink(missing_ok=True)
     arguments = ("mount", "-f", "-o", "ro", "--http", "127.0.0.1:0", str(tmp_path / "mnt"))
-    done = run_scopefs(*arguments, vault=tmp_path / "vault", check=False, timeout=60)
-    assert done.returncode == 2
-    assert b"the HTTP door writes its log into the vault" in done.stderr
+    with unchanged(tmp_path / "vault"):
+        done = run_scopefs(*arguments, vault=tmp_path / "vault", check=False, timeout=60)
+    assert done.returncode == 7
+    assert b"`scopefs token show` makes one" in done.stderr
+    assert not is_mounted(tmp_path / "mnt")
+
+
+@pytest.mark.parametrize("where", ["file", "variable"])
+def test_http_that_is_configured_is_not_served_beside_it(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The address is that of the mount that writes."""
+    fill(tmp_path / "vault")
+    if where == "file":
+        (tmp_path / "vault" / "config.toml").write_text('[mount]\nhttp = "127.0.0.1:0"\n')
+    else:
+        monkeypatch.setenv("SCOPEFS_MOUNT_HTTP", "127.0.0.1:0")
+    looking = start("vault", "looking", "-o", "ro")
+    asked = start("vault", "asked", "-o", "ro,http=127.0.0.1:0,http_auth=none")
+    assert "HTTP at" not in looking.log
+    assert ask(f"{find_door(asked)}/health", "")[0] == 200
+    for mounted in (looking, asked):
+        mounted.stop()
+        mounted.check_log()

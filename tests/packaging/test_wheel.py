@@ -103,6 +103,36 @@ def test_wheel_runs_elsewhere(dist: Path, tmp_path: Path) -> None:
     assert run(python, "-c", "import scopefs; print(scopefs.__file__)").startswith(str(tmp_path))
 
 
+def test_wheel_installs_with_pipx(dist: Path, tmp_path: Path) -> None:
+    """An environment of its own, all three programs on the PATH; and it goes again, whole."""
+    python = make_venv(tmp_path / "venv")
+    try:
+        install(python, "pipx")
+    except AssertionError as error:
+        pytest.skip(f"pipx cannot be had here: {str(error).strip().splitlines()[-1]}")
+    bin_, home = tmp_path / "bin", tmp_path / "home"
+    environment = {
+        f"PIPX_{name}": str(path)
+        for name, path in {"HOME": home, "BIN_DIR": bin_, "MAN_DIR": tmp_path / "man"}.items()
+    }
+
+    def pipx(*arguments: str | Path) -> str:
+        return run("env", *map("=".join, environment.items()), python, "-m", "pipx", *arguments)
+
+    (wheel,) = dist.glob("*.whl")
+    pipx("install", "--python", sys.executable,
+         "--pip-args", f"-c {ROOT / '.ci' / 'requirements.txt'}", wheel)  # fmt: skip
+    names = {"scopefs", "mount.scopefs", "mount.fuse.scopefs"}
+    assert {path.name for path in bin_.iterdir()} == names
+    assert run(bin_ / "scopefs", "--version") == f"scopefs, version {__version__}\n"
+    vault = tmp_path / "vault"
+    run(bin_ / "scopefs", "put", "--vault", vault, "my.notes", "-", input="text")
+    pipx("uninstall", "scopefs")
+    assert list(bin_.iterdir()) == []
+    assert not (home / "venvs" / "scopefs").exists()
+    assert (vault / "vault.json").exists()
+
+
 def test_version_stands_in_one_place() -> None:
     """Nobody but scopefs/__init__.py says which version this is."""
     found = subprocess.run(

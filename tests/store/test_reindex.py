@@ -30,7 +30,7 @@ BLOB = bytes(range(256)) * 1000
 
 def rebuild(root: Path) -> Rebuilt:
     """`scopefs reindex`."""
-    return rebuild_index(Layout(root), time.time_ns() // 1000, lambda _what, _count: None)
+    return rebuild_index(Layout(root), time.time_ns() // 1000, lambda *_: None)
 
 
 def lose_index(root: Path) -> None:

@@ -552,6 +552,24 @@ def test_rate_is_kept(vault: Vault) -> None:
     assert time.monotonic() - started > 0.15
 
 
+def test_regression_rate_was_kept_on_the_first_page_alone(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From page to page; and time in which nothing was read is not made up for."""
+    import time
+
+    slept = [0.0]
+    monkeypatch.setattr(time, "sleep", lambda s: slept.append(slept[-1] + s))
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + slept[-1])
+    monkeypatch.setattr("scopefs.store.checks.files._PAGE", 1)
+    for number in range(10):
+        vault.put("my.files", os.urandom(300_000), name=str(number))
+    vault.settle()
+    slept.append(100.0)
+    list(vault.verification(rate_bytes=1e6).run(lambda _name, _count: None))
+    assert slept[-1] - 100 == pytest.approx(3.0, abs=0.2)
+
+
 def test_invariants_are_numbered_without_gaps() -> None:
     """Each has its number, and each number that the checks report is explained."""
     numbers = [

@@ -85,4 +85,7 @@ CHECKS = {
 }
 """All checks by what they look at, in their order: what is quick comes first."""
 
-__all__ = ["CHECKS", "Checked", "Cursor", "Page"]
+READING = ("blobs", "envelopes")
+"""Those at the end, which read all payloads: what they do is counted in bytes."""
+
+__all__ = ["CHECKS", "READING", "Checked", "Cursor", "Page"]

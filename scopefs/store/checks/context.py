@@ -47,7 +47,9 @@ class Checked:
     """How many bytes may be read in a second."""
     bytes_read: int = 0
     tell: Callable[[], None] = lambda: None
-    _started: float = field(default_factory=time.monotonic)
+    """Called after each read."""
+    _due_s: float = field(default=0.0, init=False)
+    """When the next read may be, by the monotonic clock."""
 
     def open(self, path: Path) -> "OpenFile":
         """Open a file to be read and hashed. Raises `OSError`."""
@@ -58,9 +60,11 @@ class Checked:
         self.bytes_read += count
         self.tell()
         if self.rate_bytes:
-            ahead_s = self.bytes_read / self.rate_bytes - (time.monotonic() - self._started)
-            if ahead_s > _BURST_S:
-                time.sleep(ahead_s)
+            now = time.monotonic()
+            # Time in which nothing was read is not made up for.
+            self._due_s = max(self._due_s, now) + count / self.rate_bytes
+            if self._due_s - now > _BURST_S:
+                time.sleep(self._due_s - now)
 
     def find(
         self, statement: str, keys: Iterable[Any], extra: tuple[Any, ...] = ()
