@@ -90,6 +90,7 @@ _PAGE = 1000
 _EVERYTHING_US = 1 << 62
 _ALONE_WAIT_S = 5.0
 _POLL_S = 0.05
+_CHECKPOINT_TRIES = 10
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -554,7 +555,14 @@ class Vault:
         """Remove files of what was destroyed, and what is left of it in index.db and its WAL."""
         self.settle()
         # In the WAL stands what was written of late.
-        self._journal.checkpoint()
+        for _ in range(_CHECKPOINT_TRIES):
+            if self._journal.checkpoint():
+                return
+            time.sleep(_POLL_S)
+        _LOG.warning(
+            "what was destroyed may still stand in %s-wal: other programs are reading it; it goes "
+            "when the last of them has closed the vault", self.layout.index,
+        )  # fmt: skip
 
     def events(
         self, *, after: int = 0, before: int | None = None, limit: int = _PAGE,

@@ -48,7 +48,7 @@ class MountLock:
 def find_holder(layout: Layout) -> dict[str, object] | None:
     """Pid and mountpoint of the vault's mount; None if it is not mounted."""
     try:
-        fd = os.open(layout.lock("mount"), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(layout.lock("mount"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -261,29 +261,32 @@ class Journal:
             # Something must be written, or there is nothing for SQLite to sync.
             self.run(touch, durable=True)
 
-    def checkpoint(self) -> None:
-        """Copy the WAL into index.db and empty it, as far as other processes let us."""
+    def checkpoint(self) -> bool:
+        """Copy the WAL into index.db and empty it, unless other processes are at it: False."""
         with self._connection_lock:
-            if self._db is not None and self._wal_pages:
-                self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return not self._wal_pages or self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
-    def _checkpoint(self, mode: int) -> None:
+    def _checkpoint(self, mode: int) -> bool:
         db = self._db
         if db is None:
-            return
-        self._wal_pages = 0
+            return False
+        pages, self._wal_pages = self._wal_pages, 0
         try:
             # A connection that has not read yet checkpoints nothing, silently.
             fetch(db, "SELECT 1 FROM meta LIMIT 1")
             db.set_busy_timeout(CHECKPOINT_PATIENCE_MS)
             db.wal_checkpoint(mode=mode)
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
+            return True
         except apsw.BusyError:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
+            if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
+                self._wal_pages = pages
         except apsw.Error as error:
             # What was committed is safe in the WAL; the next commit meets the trouble and tells.
             _LOG.error("the WAL could not be checkpointed: %s", error)
             self._disconnect()
+        return False
 
     def close(self) -> None:
         """Close the connection. What was committed stays committed."""

@@ -61,11 +61,13 @@ def load_tokens(layout: Layout) -> tuple[Token, ...]:
 
 def ensure_default_token(layout: Layout, created_at: str) -> str:
     """The default token, made if there is none."""
+    # It may be in a vault that can only be read.
+    if found := _find_default(load_tokens(layout)):
+        return found
     with locked(layout, "tokens"):
         tokens = load_tokens(layout)
-        for token in tokens:
-            if token.name == DEFAULT_NAME and token.token:
-                return token.token
+        if found := _find_default(tokens):
+            return found
         secret = secrets.token_urlsafe(_BYTES)
         made = Token(
             DEFAULT_NAME, hash_token(secret), (Right.READ, Right.WRITE), ("*",), created_at, secret
@@ -129,6 +131,10 @@ def stamp_tokens(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _find_default(tokens: Sequence[Token]) -> str | None:
+    return next((each.token for each in tokens if each.name == DEFAULT_NAME and each.token), None)
 
 
 def _replace(layout: Layout, tokens: tuple[Token, ...]) -> None:

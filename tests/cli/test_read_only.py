@@ -21,6 +21,7 @@ READING = {
     "get my.files --name a.json --envelope": '...{"a":2}...',
     "log my.files": "...a.json...",
     "status": "...only looked at...",
+    "token show": "...",
     "trash list": "...my.notes...",
     "partial list": "0aca7344...4...",
 }  # fmt: skip

@@ -375,6 +375,19 @@ def test_unsynced_until_a_durable_commit(journal: Journal) -> None:
     assert seen == [True, False, True, False]
 
 
+def test_checkpoint_that_a_reader_is_in_the_way_of_can_be_repeated(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.run(record("one"), durable=False)
+    reader = apsw.Connection(str(tmp_path / "index.db"))
+    reader.execute("BEGIN; SELECT * FROM events").fetchall()
+    assert not journal.checkpoint()
+    reader.execute("COMMIT")
+    assert journal.checkpoint()
+    assert (tmp_path / "index.db-wal").stat().st_size == 0
+    reader.close()
+
+
 def test_checkpoint_truncates_the_log(journal: Journal, tmp_path: Path) -> None:
     """The checkpoint empties the WAL and loses nothing."""
     journal.run(record("a"), durable=True)
