@@ -8,12 +8,10 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pyfuse3
@@ -259,34 +257,6 @@ async def _serve(
                 notify("STOPPING=1")
                 stop.set()
                 break
-
-
-class _SmallLog(RotatingFileHandler):
-    """A log that is kept small, at the cost of one question per line, not three."""
-
-    def shouldRollover(self, record: logging.LogRecord) -> bool:
-        return self.stream is not None and self.stream.tell() > self.maxBytes
-
-
-@contextmanager
-def logging_to(path: Path | None) -> Iterator[None]:
-    """Send the log to a file that is kept small, or to standard error."""
-    handler: logging.Handler
-    if path is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        handler = _SmallLog(path, maxBytes=1 << 20, backupCount=2, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    # What the daemon makes, its logs included, is for its user alone.
-    os.umask(0o077)
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def notify(*lines: str) -> None:

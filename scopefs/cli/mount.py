@@ -22,6 +22,7 @@ from scopefs.cli.options import (
     http_options,
     json_option,
     load_configured,
+    log_options,
     print_json,
     vault_option,
 )
@@ -62,6 +63,7 @@ _READY_VARIABLE = "SCOPEFS_READY_FD"
 @configured_option("http.origins", "--http-origin", "http_origins", metavar="URL", multiple=True,
                    default="none", help="A web page that may use the door.")  # fmt: skip
 @http_options
+@log_options
 @json_option
 @click.option("--quiet", is_flag=True, hidden=True)
 @click.option("--sloppy", is_flag=True, hidden=True)
@@ -105,7 +107,8 @@ _FLAGS = {
     "allow_other": "mount.allow_other", "max_file_bytes": "limits.max_file_bytes",
     "keep_days": "trash.keep_days", "scratch_patterns": "scratch.patterns", "http": "mount.http",
     "http_auth": "mount.http_auth", "http_max_body": "mount.http_max_body",
-    "http_hosts": "http.hosts", "http_origins": "http.origins",
+    "http_hosts": "http.hosts", "http_origins": "http.origins", "log_level": "log.level",
+    "log_format": "log.format",
 }  # fmt: skip
 """Parameters of the command, and which options they are."""
 
@@ -127,7 +130,8 @@ def _choose(ctx: click.Context, words: MountWords) -> Config:
 def _run(vault_path: Path, point: Path, config: Config, words: MountWords) -> None:
     """Serve the mount in this process; tell whoever started it how that began."""
     from scopefs.cli.serve import parse_http
-    from scopefs.daemon import MountOptions, logging_to, run_mount
+    from scopefs.daemon import MountOptions, run_mount
+    from scopefs.logs import logging_to
 
     mount = config.mount
     address, door = (
@@ -142,7 +146,7 @@ def _run(vault_path: Path, point: Path, config: Config, words: MountWords) -> No
     # The mount must not keep the directory busy that it was started in.
     os.chdir("/")
     try:
-        with logging_to(log):
+        with logging_to(log, config.log):
             run_mount(
                 vault_path, point,
                 MountOptions(

@@ -116,6 +116,18 @@ def http_options(command: _Command) -> _Command:
     )(command)  # fmt: skip
 
 
+def log_options(command: _Command) -> _Command:
+    """`--log-level LEVEL`, `--log-format text|json`."""
+    command = configured_option(
+        "log.format", "--log-format", type=click.Choice(["text", "json"]),
+        help="How lines of the log look; json: an object each.",
+    )(command)  # fmt: skip
+    return configured_option(
+        "log.level", "--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
+        help="What is logged; info: each version, too.",
+    )(command)  # fmt: skip
+
+
 def json_option(command: _Command) -> _Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

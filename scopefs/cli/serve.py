@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from scopefs.cli.options import http_options, json_option, vault_option
+from scopefs.cli.options import http_options, json_option, log_options, vault_option
 from scopefs.errors import InvalidQuery
 
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 @click.option("--http", metavar="HOST:PORT", required=True,
               help="Where to listen; unix:/PATH for a Unix socket.")  # fmt: skip
 @http_options
+@log_options
 @json_option
-def command(vault_path: Path, http: str, http_auth: str, http_max_body: int, as_json: bool) -> None:
+def command(
+    vault_path: Path, http: str, http_auth: str, http_max_body: int, log_level: Any,
+    log_format: Any, as_json: bool,
+) -> None:  # fmt: skip
     """Serve the HTTP door without a mount, until Ctrl+C.
 
     Who asks needs a token: `scopefs token show` tells the default one.
@@ -32,13 +36,15 @@ def command(vault_path: Path, http: str, http_auth: str, http_max_body: int, as_
              -H "Authorization: Bearer $(scopefs token show)" \\
              -H 'Content-Type: application/json' -d '{"hello":"world"}'
     """
-    from scopefs.daemon import logging_to, run_serve
+    from scopefs.daemon import run_serve
+    from scopefs.logs import logging_to
+    from scopefs.store.config import LogConfig
 
     def announce(bound: str) -> None:
         click.echo(json.dumps({"listening": bound}) if as_json else f"listening on {bound}")
 
     address, options = parse_http(http, http_auth, http_max_body)
-    with logging_to(None):
+    with logging_to(None, LogConfig(log_level, log_format)):
         run_serve(vault_path, address, options, announce)
 
 

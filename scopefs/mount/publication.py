@@ -252,9 +252,14 @@ class Publisher:
             self._recent.move_to_end(file.node)
             if len(self._recent) > _RECENT_MAX:
                 self._recent.popitem(last=False)
+            # In a line of its own, whatever the name holds.
+            name = file.name.decode("utf-8", "backslashreplace")
+            shown = name if name.isprintable() else repr(name)
             _LOG.info(
-                "%s %s %s", version.scope, version.stamp, file.name.decode("utf-8", "replace")
-            )
+                "%s %s %s", version.scope, version.stamp, shown,
+                extra={"members": {"scope": version.scope, "stamp": version.stamp, "name": name,
+                                   "sizeBytes": size}},
+            )  # fmt: skip
 
     async def _note_failure(self, file: OpenFile, error: BaseException) -> None:
         _LOG.error(

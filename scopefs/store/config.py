@@ -30,6 +30,10 @@ has its default. (What stands on a command line comes before all of these; see s
     hosts = ["vault.home"]        # names under which browsers may reach the HTTP door
     origins = ["https://a.home"]  # web pages that may use it (CORS); without it none
 
+    [log]
+    level = "info"                # or "debug", "warning", "error"; info has a line for each version
+    format = "text"               # or "json": an object for each line
+
 The variable of an option is its name in capitals behind `SCOPEFS_`: `SCOPEFS_MOUNT_DURABILITY`,
 `SCOPEFS_VAULT`; a list is separated by commas; one that is empty is not set. An unknown name, or a
 value of a wrong kind, is an `InvalidConfig` that says where it stands.
@@ -85,6 +89,13 @@ class LimitsConfig(msgspec.Struct, forbid_unknown_fields=True):
     max_file_bytes: _Count | None = None
 
 
+class LogConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """What `scopefs mount` and `scopefs serve` log, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
 class HttpConfig(msgspec.Struct, forbid_unknown_fields=True):
     """Names that requests may be addressed to, and web pages that they may come from."""
 
@@ -102,6 +113,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     trash: TrashConfig = msgspec.field(default_factory=TrashConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     http: HttpConfig = msgspec.field(default_factory=HttpConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
 
 
 @dataclass(frozen=True, slots=True)
