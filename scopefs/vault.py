@@ -31,9 +31,7 @@ import apsw
 from scopefs.errors import (
     InvalidBody,
     InvalidEnvelope,
-    InvalidName,
     InvalidQuery,
-    IsADirectory,
     NoSpace,
     NotFound,
     NotWritable,
@@ -44,12 +42,20 @@ from scopefs.errors import (
 )
 from scopefs.model.events import decode_detail
 from scopefs.model.imports import Arrival, decode_arrival
-from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
+from scopefs.model.naming import NodeKind
 from scopefs.model.payload import Kind, binary_kind
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.model.scratch import ScratchPatterns
 from scopefs.model.stamps import format_collected_at, format_stamp, parse_stamp, parse_time
-from scopefs.store import arrivals, changes, imports, index, payloads, publish, rows, trash, tree
+from scopefs.store import (
+    arrivals,
+    imports,
+    index,
+    payloads,
+    puts,
+    trash,
+    tree,
+)
 from scopefs.store.background import SettleThread
 from scopefs.store.backing import find_backing
 from scopefs.store.checks import Checked
@@ -70,9 +76,9 @@ from scopefs.store.partial import (
     remove_partial,
     save_draft,
 )
-from scopefs.store.publish import Sealed, Write
+from scopefs.store.publish import Sealed
 from scopefs.store.readers import Checks, PayloadReader
-from scopefs.store.receipts import Once, Stored, find_receipt, record_receipt
+from scopefs.store.receipts import Once, Stored
 from scopefs.store.recover import Recovery
 from scopefs.store.restore import Restored, apply_restore
 from scopefs.store.settle import Settler
@@ -295,7 +301,7 @@ class Vault:
         sealed = draft.seal(raw_name)
         try:
             return self.apply_durably(
-                _apply_put_unless_shown if unless_shown else _apply_put,
+                puts.apply_put_unless_shown if unless_shown else puts.apply_put,
                 self._owner.name,
                 scope,
                 raw_name,
@@ -339,13 +345,13 @@ class Vault:
             sealed = dataclasses.replace(
                 sealed, kind=kind, media_type=media_type or sealed.media_type
             )
-        return lambda transaction: _apply_put_once(
+        return lambda transaction: puts.apply_put_once(
             transaction, self._owner.name, scope, name, sealed, writer, metadata, once
         )
 
     def end_name(self, scope: Scope, name: bytes) -> bool:
         """End a name of a scope; its versions stay. False if no file has it."""
-        return self.apply_durably(_apply_end_name, scope, name)
+        return self.apply_durably(puts.apply_end_name, scope, name)
 
     def get(
         self, scope: str, *, at: str | None = None, stamp: str | None = None,
@@ -359,7 +365,9 @@ class Vault:
         at_us = parse_stamp(stamp) if stamp is not None else parse_time(at) if at else None
         with self.read() as db:
             if name is not None:
-                found = _find_named(db, raw, os.fsencode(name), at_us, exact=stamp is not None)
+                found = puts.find_version_of_name(
+                    db, raw, os.fsencode(name), at_us, exact=stamp is not None
+                )
             elif stamp is not None and at_us is not None:
                 found = index.find_exact(db, raw, at_us)
             elif at_us is not None:
@@ -811,88 +819,6 @@ def _program_name() -> str:
     return (path.parent if path.name == "__main__.py" else path).name or "python"
 
 
-def _apply_put(
-    transaction: Transaction, owner: str, scope: Scope, name: bytes | None, mtime_ns: int | None,
-    sealed: Sealed, writer: str, metadata: str | None = None,
-) -> Version:  # fmt: skip
-    """Publish a payload, making the directories that its scope and name need."""
-    db = transaction.db
-    scope_node = changes.ensure_scope(transaction, scope)
-    write = Write(owner, scope_node, None, None, None, changes.FILE_MODE, mtime_ns, sealed,
-                  writer_uid=os.getuid(), writer=writer, metadata=metadata)  # fmt: skip
-    if name is None:
-        return publish.apply_publish(transaction, write)
-    parent = scope_node
-    *folders, base = name.split(b"/")
-    for folder in folders:
-        place = tree.find_place(db, parent)
-        if place is not None and place_directory(place, folder).kind is not NodeKind.FOLDER:
-            raise InvalidName(
-                f"{show_name(name)}: the directory {show_name(folder)} is a scope of its own: "
-                f"put it to {scope.raw}.{folder.decode('ascii')}"
-            )
-        parent = changes.ensure_directory(transaction, parent, folder)
-    place = tree.find_place(db, parent)
-    if place is not None:
-        check_file_place(place, base)
-    write.parent, write.name = parent, base
-    found = tree.find_link(db, parent, base)
-    if found is None:
-        write.node = rows.allocate_nodes(transaction, 1)
-    elif found[1] is NodeKind.FILE:
-        write.node = found[0]
-        write.mode = rows.load_entry(db, write.node).mode
-    else:
-        raise IsADirectory(f"{show_name(name)} is there already, and is no file")
-    return publish.apply_publish(transaction, write)
-
-
-def _apply_put_once(
-    transaction: Transaction, owner: str, scope: Scope, name: bytes | None, sealed: Sealed,
-    writer: str, metadata: str | None, once: Once | None,
-) -> Stored:  # fmt: skip
-    """Publish a payload, unless the same request was answered before: then with that answer."""
-    known = find_receipt(transaction.db, once, transaction.now_us) if once is not None else None
-    if known is not None:
-        return known
-    version = _apply_put(transaction, owner, scope, name, None, sealed, writer, metadata)
-    stored = Stored(version.scope, version.collected_us)
-    if once is not None:
-        record_receipt(transaction, once, stored)
-    return stored
-
-
-def _apply_end_name(transaction: Transaction, scope: Scope, name: bytes) -> bool:
-    db = transaction.db
-    node = tree.find_scope_node(db, scope.raw)
-    *folders, base = name.split(b"/")
-    for folder in folders:
-        entry = None if node is None else tree.find_child(db, node, folder)
-        node = entry.node if entry is not None and entry.kind is NodeKind.FOLDER else None
-    entry = None if node is None else tree.find_child(db, node, base)
-    if node is None or entry is None or entry.kind.is_directory:
-        return False
-    changes.apply_unlink(transaction, node, base)
-    return True
-
-
-def _apply_put_unless_shown(
-    transaction: Transaction, owner: str, scope: Scope, name: bytes | None, mtime_ns: int | None,
-    sealed: Sealed, writer: str,
-) -> Version:  # fmt: skip
-    """Publish a payload, unless it is what the name shows, or what the scope got last."""
-    db = transaction.db
-    if name is not None:
-        found = _find_named(db, scope.raw, name, None, exact=False)
-    else:
-        found = index.find_latest_by_scope(db, scope.raw)
-    if found is not None and (found.payload_size, found.payload_sha256) == (
-        sealed.size, sealed.sha256,
-    ):  # fmt: skip
-        return found
-    return _apply_put(transaction, owner, scope, name, mtime_ns, sealed, writer)
-
-
 def _apply_removal(
     transaction: Transaction, change: Callable[[Transaction, T], Removed], what: T, forever: bool
 ) -> Removed:
@@ -911,36 +837,3 @@ def _apply_destroy(transaction: Transaction, entries: Sequence[int]) -> Destroye
     for entry in entries:
         done += trash.apply_destroy(transaction, entry)
     return done
-
-
-def _find_named(
-    db: apsw.Connection, scope: str, name: bytes, at_us: int | None, *, exact: bool
-) -> Version | None:
-    """What a name of a scope shows now; or, of its history, the version at a time or before it."""
-    node = tree.find_scope_node(db, scope)
-    if node is None:
-        return None
-    *folders, base = name.split(b"/")
-    if at_us is None:
-        for folder in folders:
-            found = tree.find_child(db, node, folder)
-            if found is None or found.kind is not NodeKind.FOLDER:
-                return None
-            node = found.node
-        entry = tree.find_child(db, node, base)
-        return index.find_by_id(db, entry.version) if entry and entry.version else None
-    parents = [node]
-    for folder in folders:
-        parents = tree.list_past_folders(db, parents, folder)
-    newest: tuple[int, int] | None = None
-    after_us = at_us - 1 if exact else 0
-    while page := tree.list_history(db, parents, base, after_us, _PAGE):
-        newest = max((row for row in page if row[1] <= at_us), key=_time_of, default=newest)
-        after_us = page[-1][1]
-        if after_us >= at_us:
-            break
-    return index.find_by_id(db, newest[0]) if newest is not None else None
-
-
-def _time_of(row: tuple[int, int]) -> int:
-    return row[1]
