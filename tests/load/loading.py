@@ -111,6 +111,8 @@ def load_mount(start: Start, what: str, tool: Tool, *, seconds: float = SECONDS)
         folder.mkdir()
         # Once before it counts: what is loaded and allocated at first use is no leak.
         tool(folder, 1.0)
+        # Settling holds the vault's directory open.
+        run_scopefs("settle", vault=mounted.vault)
         before = look_at(mounted)
         while loaded_s < seconds and measure_tree(mounted.vault) < VAULT_MAX_BYTES:
             begun = time.monotonic()
