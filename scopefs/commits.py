@@ -1,85 +1,129 @@
 """Commits of many tasks at once, for the doors that are made with trio.
 
-A thread takes all that have gathered, commits them in one transaction, tells whoever waits, and
-looks again; when nothing has come meanwhile, it ends. So one hop to a thread (some 100 us) and one
-sync of the disk serve all that came together, and a lone request waits for nobody. Trio's own
-`to_thread` would do, but names the thread, limits and copies contexts for each commit, and comes
-back to the loop before the next one can begin.
+A change is committed in the event loop, where that takes no waiting: that is a few writes to the
+kernel's cache, less than a hop to a thread and back (some 100 us), and no second thread of Python
+competes with the loop. One thread waits for the disk, for all that are committed; what comes
+meanwhile gathers, and is one transaction as soon as it is through.
+
+Where somebody else is writing, another process or a thread of this one, a thread commits.
 
 What holds across the await: what is queued is committed, whoever has gone. So it is waited for,
 whatever is cancelled, and no commit is under way when the loop ends.
 """
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
+from outcome import Error, Outcome
 
+from scopefs.errors import ScopefsError
 from scopefs.store.journal import Failure, Transaction
 from scopefs.vault import Vault
 
 T = TypeVar("T")
 
 
+async def apply_all(vault: Vault, works: Sequence[Callable[[Transaction], T]]) -> list[T | Failure]:
+    """Apply several changes in one transaction that nobody waits for on the disk."""
+    found = vault.try_apply_all(works)
+    if found is not None:
+        return found[0]
+    return await trio.to_thread.run_sync(vault.apply_all, works)
+
+
 @dataclass(eq=False, slots=True)
 class _Item:
     work: Callable[[Transaction], Any]
     task: trio.lowlevel.Task = field(default_factory=trio.lowlevel.current_task)
-    token: trio.lowlevel.TrioToken = field(default_factory=trio.lowlevel.current_trio_token)
     result: Any = None
+    is_over: bool = False
+    is_parked: bool = False
 
 
 class Commits:
-    """Durable commits of one vault."""
+    """Durable commits of one vault, in one event loop."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._lock = threading.Lock()
         self._queue: list[_Item] = []
-        self._is_running = False
+        self._is_busy = False
 
     async def apply_durably(self, work: Callable[[Transaction], T]) -> T:
         """Apply a change; when this returns, it is on the disk. Raises what the change raises."""
+        result = await self.try_durably(work)
+        if isinstance(result, Failure):
+            raise result.error
+        return result
+
+    async def try_durably(self, work: Callable[[Transaction], T]) -> T | Failure:
+        """The same; what went wrong is returned, with what was committed all the same."""
         item = _Item(work)
-        with self._lock:
-            self._queue.append(item)
-            is_first, self._is_running = not self._is_running, True
-        if is_first:
-            trio.lowlevel.start_thread_soon(self._run, _ignore)
-        await trio.lowlevel.wait_task_rescheduled(_go_on)
-        if isinstance(item.result, Failure):
-            raise item.result.error
-        return cast(T, item.result)
+        self._queue.append(item)
+        if not self._is_busy:
+            self._commit(trio.lowlevel.current_trio_token())
+        if not item.is_over:
+            item.is_parked = True
+            await trio.lowlevel.wait_task_rescheduled(_go_on)
+        return cast("T | Failure", item.result)
 
-    def _run(self) -> None:
-        """Commit until nothing waits. In a thread."""
-        while True:
-            with self._lock:
-                batch, self._queue = self._queue, []
-                if not batch:
-                    self._is_running = False
-                    return
-            results: list[Any]
+    def _commit(self, token: trio.lowlevel.TrioToken) -> None:
+        """Commit what has gathered, until a thread is at work or nothing is left."""
+        self._is_busy = False
+        while self._queue and not self._is_busy:
+            batch, self._queue = self._queue, []
             try:
-                results = self._vault.apply_all([item.work for item in batch], durable=True)
-            except BaseException as error:
-                results = [Failure(error)] * len(batch)
-            for item, result in zip(batch, results, strict=True):
-                item.result = result
-            batch[0].token.run_sync_soon(_wake, batch)
+                self._begin(token, batch)
+            except Exception as error:
+                self._end(batch, [Failure(error)] * len(batch))
 
+    def _begin(self, token: trio.lowlevel.TrioToken, batch: list[_Item]) -> None:
+        """Commit here, and have a thread wait for the disk; or have one commit, if need be."""
+        works = [item.work for item in batch]
+        found = self._vault.try_apply_all(works)
+        self._is_busy = True
+        if found is None:
+            trio.lowlevel.start_thread_soon(
+                partial(self._vault.apply_all, works, durable=True),
+                lambda done: token.run_sync_soon(self._note_done, token, batch, done),
+            )
+            return
+        results, ticket = found
+        self._vault.sync_soon(
+            ticket,
+            lambda error: token.run_sync_soon(self._note_synced, token, batch, results, error),
+        )
 
-def _wake(batch: list[_Item]) -> None:
-    for item in batch:
-        trio.lowlevel.reschedule(item.task)
+    def _note_synced(
+        self, token: trio.lowlevel.TrioToken, batch: list[_Item], results: list[Any],
+        error: ScopefsError | None,
+    ) -> None:  # fmt: skip
+        """The disk has what was committed here, or has not."""
+        if error is not None:
+            results = [
+                result if isinstance(result, Failure) else Failure(error, result)
+                for result in results
+            ]
+        self._end(batch, results)
+        self._commit(token)
+
+    def _note_done(
+        self, token: trio.lowlevel.TrioToken, batch: list[_Item], done: Outcome[list[Any]]
+    ) -> None:
+        """A thread has committed, or failed to."""
+        results = [Failure(done.error)] * len(batch) if isinstance(done, Error) else done.unwrap()
+        self._end(batch, results)
+        self._commit(token)
+
+    def _end(self, batch: list[_Item], results: list[Any]) -> None:
+        for item, result in zip(batch, results, strict=True):
+            item.result, item.is_over = result, True
+            if item.is_parked:
+                trio.lowlevel.reschedule(item.task)
 
 
 def _go_on(_raise_cancel: object) -> trio.lowlevel.Abort:
     """Cancelling does not end the wait."""
     return trio.lowlevel.Abort.FAILED
-
-
-def _ignore(_outcome: object) -> None:
-    """What came out went to the items."""

@@ -723,6 +723,24 @@ class Vault:
         self._settling.poke()
         return results
 
+    def try_apply_all(
+        self, works: Sequence[Callable[[Transaction], T]]
+    ) -> tuple[list[T | Failure], int] | None:
+        """Apply several changes in one transaction, if that takes no waiting; for event loops.
+
+        Returns the results, with a ticket for `sync_soon`. None: `apply_all`, in a thread.
+        """
+        found = self._journal.try_run_all(works)
+        self._settling.poke()
+        return found
+
+    def sync_soon(self, ticket: int, tell: Callable[[ScopefsError | None], None]) -> None:
+        """Have what was applied made durable by a thread, which then says what came of it."""
+        if self.is_relaxed:
+            tell(None)
+        else:
+            self._journal.sync_soon(ticket, tell)
+
     def new_draft(self) -> Draft:
         """An empty draft in this process's part of staging/."""
         if self._closed:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import trio
 
+from scopefs.commits import apply_all
 from scopefs.model.payload import Kind
 from scopefs.model.sessions import Outcome, plan_release
 from scopefs.mount.errnos import is_expected
@@ -40,7 +41,7 @@ TEMPORARY_S = 10.0
 """How long after its RELEASE a program may take its file back by removing it."""
 
 _RECENT_MAX = 65_536
-_GATHER_MAX = 64
+_GATHER_MAX = 16
 _LOG = logging.getLogger(__name__)
 
 
@@ -85,7 +86,7 @@ class Publisher:
                 with trio.move_on_after(LINGER_S):
                     await self._hurry.wait()
                 self._hurry = trio.Event()
-                batch, self._waiting = self._waiting, []
+                batch, self._waiting = self._waiting[:_GATHER_MAX], self._waiting[_GATHER_MAX:]
                 try:
                     await self._publish(batch)
                 except Exception as error:
@@ -198,7 +199,7 @@ class Publisher:
                 files.append(file)
         if not works:
             return
-        results = await in_thread(self._vault.apply_all, works)
+        results = await apply_all(self._vault, works)
         for file, result in zip(files, results, strict=True):
             if isinstance(result, Failure):
                 await self._note_failure(file, result.error)

@@ -25,6 +25,7 @@ from scopefs.mount.writers import find_program_name, is_killed
 from scopefs.store import changes, index, publish, rows, tree
 from scopefs.store.drafts import Draft
 from scopefs.store.index import Version
+from scopefs.store.journal import Failure
 from scopefs.store.publish import StagedState
 from scopefs.store.readers import INLINE_READ_BYTES, PayloadReader
 from scopefs.store.tree import Entry, Room
@@ -351,10 +352,14 @@ class Sessions:
             else:
                 file.sealed = await in_thread(draft.seal, file.name or None)
             write = self._publisher.make_write(file, file.sealed, file.sid)
-            file.sid = await self._commits.apply_durably(
+            result = await self._commits.try_durably(
                 partial(publish.apply_stage, write=write, state=state)
             )
-            file.state = state
+            if isinstance(result, Failure):
+                # What is committed, and was promised to nobody, goes with the session.
+                file.sid = result.result or file.sid
+                raise result.error
+            file.sid, file.state = result, state
         except BaseException as error:
             file.dirty = True
             if isinstance(error, Exception):

@@ -37,8 +37,8 @@ class Gate:
         return True
 
     def acquire(self) -> None:
-        """Take the lock, waiting for it if need be. Raises `Unavailable`."""
-        if self.try_acquire():
+        """Take the lock, waiting for it if need be; again is no matter. Raises `Unavailable`."""
+        if self._held >= 0 or self.try_acquire():
             return
         waiter = self._waiter
         if waiter is None or not waiter.want():

@@ -3,27 +3,32 @@
 Group commit: whoever comes while a transaction is under way waits, and the next one carries all
 that have gathered, so that many closers share one sync of the disk. There is no committer thread:
 the first that comes leads, and does the work of all, so that a lone writer pays for no hand-over;
-then it hands the lead to the first of those that have come meanwhile.
+then it hands the lead to the first of those that have come meanwhile, and waits for the disk while
+that one commits (`scopefs.store.wal`). What is committed is seen by all at once; it is told to whom
+it was promised when it is on the disk.
+
+An event loop neither waits for others nor for the disk: `try_run_all` and `sync_soon`.
 
 Between processes `write.lock` (flock) is the gate before BEGIN IMMEDIATE: SQLite's own waiting lets
 one process starve the others. Who holds it for more than ten seconds (it may be stopped) is not
 waited for any longer: `Unavailable`.
 
-A commit whose sync failed is never tried again on the same connection: the kernel may have dropped
-the pages and say 0 the next time. Everyone in the batch gets the error, and a new connection is
-opened.
+A commit that failed is never tried again on the same connection, and a sync that failed not at all:
+the kernel may have dropped the pages and say 0 the next time. Everyone in the batch gets the error,
+and a new connection is opened; after a failed sync the WAL is copied into index.db and begun anew
+before anything else is committed.
 
 Units: `_us` microseconds since the epoch. Raises `NoSpace`, `IndexBroken`, `Unavailable`.
 """
 
 import contextlib
 import logging
-import os
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import apsw
 
@@ -39,31 +44,25 @@ from scopefs.store.gate import Gate
 from scopefs.store.index import (
     BUSY_TIMEOUT_MS,
     NO_ROW,
-    PAGE_BYTES,
     REPAIR,
     index_identity,
     open_index,
 )
 from scopefs.store.sql import fetch
+from scopefs.store.wal import Wal
 
 T = TypeVar("T")
-
-_WAL_HEADER_BYTES = 32
-_FRAME_HEADER_BYTES = 24
 
 CHECKPOINT_PAGES = 8192
 """WAL length above which the committer checkpoints: 16 MiB of 2 KiB pages."""
 
-RESERVE_BYTES = 1 << 20
-"""How much the WAL is made longer at a time, by a process that commits often."""
-
-_RESERVE_LEFT_BYTES = 256 << 10
 _RESERVE_AFTER_COMMITS = 8
 
 CHECKPOINT_PATIENCE_MS = 100
 """How long a checkpoint waits for readers of other processes."""
 
 _INTERRUPTED = "the commit was interrupted"
+_CLOSED = "the vault is closed"
 _LOG = logging.getLogger(__name__)
 
 
@@ -127,6 +126,19 @@ class Failure:
     """What stands in place of a result."""
 
     error: BaseException
+    result: Any = None
+    """What the work returned, if it is committed, and only the disk has not taken it."""
+
+
+class _Locked(Unavailable):
+    """Somebody has SQLite's own lock: a checkpoint, or a program that is not ours."""
+
+
+class _Wish(NamedTuple):
+    """What is to be synced, and who is to hear of it."""
+
+    ticket: int
+    tell: Callable[[ScopefsError | None], None]
 
 
 @dataclass(eq=False)
@@ -135,23 +147,28 @@ class _Item(Generic[T]):
     durable: bool
     result: T | None = None
     error: BaseException | None = None
+    is_lost: bool = False
+    """Whether it is committed, and the disk has not taken it."""
     is_over: bool = False
     """Whether result and error say what became of it."""
 
     def outcome(self) -> "T | Failure":
         """What the caller gets. Who led may have been interrupted before it came to this."""
         if self.error is not None or not self.is_over:
-            return Failure(self.error or Unavailable(_INTERRUPTED))
+            error = self.error or Unavailable(_INTERRUPTED)
+            return Failure(error, self.result if self.is_lost else None)
         return cast(T, self.result)
 
 
 class _Call:
     """One caller, with what it wants done together, waiting for its turn or for its results."""
 
-    __slots__ = ("_turn", "is_done", "is_gone", "items")
+    __slots__ = ("_turn", "batch", "is_done", "is_gone", "items")
 
     def __init__(self, items: list[_Item[Any]]) -> None:
         self.items = items
+        self.batch: list[_Call] = []
+        """Whom it leads."""
         self.is_done = False
         self.is_gone = False
         """Whether its thread was interrupted and waits no longer."""
@@ -180,18 +197,16 @@ class Journal:
         self._connection_lock = threading.Lock()
         self._queue_lock = threading.Lock()
         self._queue: list[_Call] = []
-        self._batch: list[_Call] = []
         self._leader: _Call | None = None
         self._db: apsw.Connection | None = None
-        self._synchronous = ""
-        self._wal_path = f"{index_path}-wal"
+        self._wal = Wal(index_path)
         self._wal_pages = 0
+        self._wal_is_suspect = False
+        """Whether a sync has failed since it was begun."""
+        self._syncs: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
+        self._sync_thread: threading.Thread | None = None
         self._commits = 0
         self._closed = False
-        self.unsynced = True
-        """Whether something may have been committed that no sync has covered yet; at first by a
-        process that was killed.
-        """
         try:
             self._connect()
         except BaseException:
@@ -214,7 +229,7 @@ class Journal:
     ) -> list["T | Failure"]:
         """Run several works in one transaction; each fails alone, as a `Failure` in its place."""
         if self._closed:
-            raise Unavailable("the vault is closed")
+            raise Unavailable(_CLOSED)
         call = _Call([_Item(work, durable) for work in works])
         try:
             with self._queue_lock:
@@ -223,43 +238,125 @@ class Journal:
             if self._leader is not call:
                 call.wait()
             if not call.is_done:
-                self._lead()
-                self._finish(call)
+                self._lead(call)
         except BaseException:
             # Interrupted. Its work may be committed by whoever has it now; nobody waits for it.
             call.is_gone = True
-            self._finish(call)
+            self._hand_over(call)
+            self._tell(call)
             raise
         return [item.outcome() for item in call.items]
 
-    def _lead(self) -> None:
-        """Commit all that have gathered."""
+    def _lead(self, call: _Call) -> None:
+        """Commit all that have gathered, and wait for the disk while the next one commits."""
         with self._connection_lock:
             with self._queue_lock:
-                self._batch, self._queue = self._queue, []
-            self._commit([item for call in self._batch for item in call.items])
+                call.batch, self._queue = self._queue, []
+            items = [item for each in call.batch for item in each.items]
+            self._commit(items)
+            ticket = self._wal.ticket
+        self._hand_over(call)
+        if any(item.durable for item in items):
+            self._sync_for(items, ticket)
+        for item in items:
+            item.is_over = True
+        self._tell(call)
 
-    def _finish(self, call: _Call) -> None:
-        """If a call has the lead: tell its batch, and have the first that waits lead next.
-
-        Repeated if it was interrupted.
-        """
+    def _hand_over(self, call: _Call) -> None:
+        """If a call has the lead, the first that waits has it from now on."""
         with self._queue_lock:
-            if self._leader is not call:
-                return
-            for each in self._batch:
-                each.is_done = True
-                each.wake()
-            self._batch = []
-            self._leader = next((each for each in self._queue if not each.is_gone), None)
-            if self._leader is not None:
-                self._leader.wake()
+            if self._leader is call:
+                self._leader = next((each for each in self._queue if not each.is_gone), None)
+                if self._leader is not None:
+                    self._leader.wake()
+
+    def _tell(self, call: _Call) -> None:
+        """Let those go whom a call has led."""
+        for each in call.batch:
+            each.is_done = True
+            each.wake()
+
+    def _sync_for(self, items: list[_Item[Any]], ticket: int) -> None:
+        """Make a commit durable; if that fails, those fail who asked for it."""
+        error = self._try_sync(ticket)
+        if error is not None:
+            for item in items:
+                if item.durable and item.error is None:
+                    item.error, item.is_lost = error, True
+
+    def _try_sync(self, ticket: int) -> ScopefsError | None:
+        """Make everything up to a commit durable; what went wrong, if anything did."""
+        try:
+            self._wal.sync(ticket)
+        except ScopefsError as error:
+            with self._connection_lock:
+                self._wal_is_suspect = True
+                self._disconnect()
+            return error
+        return None
+
+    def try_run_all(
+        self, works: Sequence[Callable[[Transaction], T]]
+    ) -> tuple[list["T | Failure"], int] | None:
+        """Run several works in one transaction, now and here, and wait for nobody.
+
+        Returns the results with the ticket of the commit, for `sync_soon`; None if it cannot be
+        done without waiting: then `run_all`, in a thread.
+        """
+        if self._closed:
+            raise Unavailable(_CLOSED)
+        if not self._connection_lock.acquire(blocking=False):
+            return None
+        try:
+            # Connecting, a checkpoint: what may take its time.
+            if self._db is None or self._wal_is_suspect or self._wal_pages > CHECKPOINT_PAGES:
+                return None
+            if not self._gate.try_acquire():
+                return None
+            self._db.set_busy_timeout(0)
+            items = [_Item(work, durable=False) for work in works]
+            try:
+                self._commit(items)
+            finally:
+                if self._db is not None:
+                    self._db.set_busy_timeout(BUSY_TIMEOUT_MS)
+            if any(isinstance(item.error, _Locked) for item in items):
+                return None
+            for item in items:
+                item.is_over = True
+            return [item.outcome() for item in items], self._wal.ticket
+        finally:
+            self._connection_lock.release()
+
+    def sync_soon(self, ticket: int, tell: Callable[[ScopefsError | None], None]) -> None:
+        """Have a thread make everything up to a commit durable; it tells what came of it."""
+        self._syncs.put(_Wish(ticket, tell))
+        if self._sync_thread is None:
+            self._sync_thread = threading.Thread(
+                target=self._run_syncs, name="scopefs-sync", daemon=True
+            )
+            self._sync_thread.start()
+
+    def _run_syncs(self) -> None:
+        while (wish := self._syncs.get()) is not None:
+            wish.tell(self._try_sync(wish.ticket))
+            if self._wal_pages > CHECKPOINT_PAGES:
+                with self._connection_lock:
+                    self._keep_wal_short()
 
     def sync(self) -> None:
-        """Make everything that was committed before durable; nothing to do, nothing done."""
-        if self.unsynced:
-            # Something must be written, or there is nothing for SQLite to sync.
-            self.run(touch, durable=True)
+        """Make everything that was committed before durable, by other processes too."""
+        with self._connection_lock:
+            self._wal.note_commit()
+            ticket = self._wal.ticket
+        error = self._try_sync(ticket)
+        if error is not None:
+            raise error
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether something may have been committed here that no sync has covered yet."""
+        return not self._wal.is_synced
 
     def checkpoint(self) -> bool:
         """Copy the WAL into index.db and empty it, unless other processes are at it: False."""
@@ -290,6 +387,10 @@ class Journal:
 
     def close(self) -> None:
         """Close the connection. What was committed stays committed."""
+        if self._sync_thread is not None:
+            self._syncs.put(None)
+            self._sync_thread.join()
+            self._sync_thread = None
         with self._connection_lock:
             if not self._closed:
                 self._closed = True
@@ -298,11 +399,11 @@ class Journal:
 
     def _connect(self) -> apsw.Connection:
         if self._closed:
-            raise Unavailable("the vault is closed")
+            raise Unavailable(_CLOSED)
         self._check_identity()
         db = open_index(str(self._path))
         db.set_wal_hook(self._note_wal)
-        self._synchronous = ""
+        fetch(db, "PRAGMA synchronous = NORMAL")
         self._db = db
         return db
 
@@ -316,6 +417,7 @@ class Journal:
             raise IndexBroken(f"{self._path} was replaced while it was in use")
 
     def _disconnect(self) -> None:
+        self._wal.close()
         if self._db is not None:
             self._db.close(True)
             self._db = None
@@ -331,6 +433,8 @@ class Journal:
             self._gate.acquire()
             self._commit_locked(batch)
             failure = None
+        except apsw.BusyError as error:
+            failure = _Locked(f"index.db is locked: {error}")
         except apsw.Error as error:
             failure = to_scopefs_error(error)
             failure.__cause__ = error
@@ -342,24 +446,31 @@ class Journal:
             self._gate.release()
             for item in batch:
                 item.error = item.error or failure
-                item.is_over = True
+        self._keep_wal_short()
+
+    def _keep_wal_short(self) -> None:
+        """Between two batches, by the writer itself: a WAL that starts anew is written over in
+        place, which syncs twice as fast as one that grows.
+        """
         if self._wal_pages > CHECKPOINT_PAGES:
-            # Between two batches, by the writer itself: a WAL that starts anew is written over in
-            # place, which syncs twice as fast as one that grows.
             self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _commit_locked(self, batch: list[_Item[Any]]) -> None:
         db = self._db or self._connect()
         self._check_identity()
-        durable = any(item.durable for item in batch)
-        wanted = "FULL" if durable else "NORMAL"
-        if self._synchronous != wanted:
-            fetch(db, f"PRAGMA synchronous = {wanted}")
-            self._synchronous = wanted
+        if self._wal_is_suspect:
+            # What the failed sync was to write may be missing from the WAL on the disk, and with it
+            # everything behind it. Here it is still known.
+            fetch(db, "SELECT 1 FROM meta LIMIT 1")
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._wal_is_suspect = False
+            self._wal.note_commit()
         db.execute("BEGIN IMMEDIATE")
         self._commits += 1
-        if durable and self._commits > _RESERVE_AFTER_COMMITS:
-            self._reserve_wal()
+        if self._commits > _RESERVE_AFTER_COMMITS:
+            # No room for it is no trouble yet; the commit meets what is.
+            with contextlib.suppress(OSError):
+                self._wal.reserve(self._wal_pages)
         changes = db.total_changes()
         transaction = Transaction(db, self._clock_us())
         if len(batch) == 1:
@@ -368,30 +479,9 @@ class Journal:
         else:
             for item in batch:
                 self._run_item(db, transaction, item)
-        wrote = db.total_changes() > changes and not any(item.error for item in batch)
-        if durable and self.unsynced and not wrote:
-            # SQLite syncs nothing for a transaction that wrote nothing, whatever came before it.
-            touch(transaction)
         db.execute("COMMIT")
-        self.unsynced = not durable
-
-    def _reserve_wal(self) -> None:
-        """Write zeros behind the WAL: to sync what is written over takes half as long as to sync
-        what makes a file longer.
-
-        Only SQLite's write lock makes this safe: nobody else writes to the WAL. To SQLite zeros are
-        what an older WAL has left, for they lack the salt of the present one.
-        """
-        end = _WAL_HEADER_BYTES + self._wal_pages * (_FRAME_HEADER_BYTES + PAGE_BYTES)
-        # No room for it is no trouble yet; the commit meets what is.
-        with contextlib.suppress(OSError):
-            size = os.stat(self._wal_path).st_size
-            if size - end < _RESERVE_LEFT_BYTES:
-                fd = os.open(self._wal_path, os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.pwrite(fd, bytes(RESERVE_BYTES), size)
-                finally:
-                    os.close(fd)
+        if db.total_changes() > changes:
+            self._wal.note_commit()
 
     def _run_alone(self, db: apsw.Connection, transaction: Transaction, item: _Item[Any]) -> bool:
         """Run the only item of a batch; if it fails, there is nothing to commit."""
@@ -440,11 +530,3 @@ def to_scopefs_error(error: apsw.Error) -> ScopefsError:
     if isinstance(error, apsw.ReadOnlyError):
         return Unavailable(f"index.db cannot be written: {error}")
     return Unavailable(f"index.db failed: {error}")
-
-
-def touch(transaction: Transaction) -> None:
-    """Write something, so that a durable commit is one."""
-    transaction.db.execute(
-        "INSERT OR REPLACE INTO meta(key, value) VALUES('durable_seq', ?)",
-        (transaction.head[0],),
-    )

@@ -8,8 +8,7 @@ SHA-256.
 meta
     key, value: `vault_id` (that of vault.json), `home` (ctime of vault.json, by which a copy is
     known: scopefs.store.copies; may be missing), `next_node` (first node id or slot not yet given
-    out), `settled_seq` (events up to this one stand in events/), `durable_seq` (written by
-    a commit that only waits for the disk).
+    out), `settled_seq` (events up to this one stand in events/).
 nodes: identity that outlives names; the id is the inode number and is never reused
     id; kind: `NodeKind`; scope: node of the scope it belongs to (itself for a scope), null for the
     root and for sources.

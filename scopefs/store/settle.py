@@ -46,7 +46,7 @@ from scopefs.store.atomic import (
 )
 from scopefs.store.gate import Gate
 from scopefs.store.index import ReaderPool, Version, find_by_id, read_meta, write_meta
-from scopefs.store.journal import Journal, Transaction, touch
+from scopefs.store.journal import Journal, Transaction
 from scopefs.store.layout import Layout
 from scopefs.store.owners import iterate_dead_owners, remove_if_empty
 from scopefs.store.payloads import file_facts
@@ -128,8 +128,10 @@ class Settler:
             if not _has_work(db, older_than_us):
                 return False
             rows, last_seq, last_move = self._journal.run(
-                lambda transaction: _freeze(transaction, older_than_us), durable=True
+                lambda transaction: _freeze(transaction, older_than_us), durable=False
             )
+            # Even if no row is chosen: other processes' commits have to be on the disk as well.
+            self._journal.sync()
             root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 lost = self._make_moves(db, root, last_move) if last_move else []
@@ -473,8 +475,6 @@ def _freeze(
     transaction: Transaction, older_than_us: int
 ) -> tuple[list[tuple[int, int, str | None]], int, int]:
     """Choose what is settled now: staged rows, the last event, the last move."""
-    # Even if no row is chosen: other processes' commits have to be on the disk as well.
-    touch(transaction)
     rows = apply_freeze(transaction, older_than_us, BATCH_ROWS)
     last_move = fetch(transaction.db, "SELECT COALESCE(MAX(id), 0) FROM moves")[0][0]
     return rows, transaction.head[0], last_move

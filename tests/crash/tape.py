@@ -20,7 +20,7 @@ import apsw
 import pytest
 
 from scopefs.store import atomic
-from scopefs.store.journal import RESERVE_BYTES
+from scopefs.store.wal import RESERVE_BYTES
 from tests.crash.disk import Disk, Op
 
 _UNKNOWN = ("truncate", "symlink", "mknod", "mkfifo", "writev", "pwritev", "sendfile",

@@ -19,13 +19,8 @@ import pytest
 from scopefs import Vault
 from scopefs.errors import IndexBroken, NoSpace, NotFound, ScopefsError, Unavailable
 from scopefs.store.index import initialize_database, read_meta, write_meta
-from scopefs.store.journal import (
-    RESERVE_BYTES,
-    Failure,
-    Journal,
-    Transaction,
-    to_scopefs_error,
-)
+from scopefs.store.journal import Failure, Journal, Transaction, to_scopefs_error
+from scopefs.store.wal import RESERVE_BYTES
 from tests.store.inspection import Clock
 
 

@@ -1,5 +1,7 @@
 """Commits: many share one, each fails alone, none is lost with who asked."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,24 +14,41 @@ import trio.testing
 from scopefs import Vault
 from scopefs.commits import Commits
 from scopefs.errors import Conflict, Unavailable
-from scopefs.store.journal import Transaction
+from scopefs.store.journal import Failure, Transaction
 from scopefs.store.receipts import Stored
-from tests.mounting import PATIENCE_S
+from tests.mounting import PATIENCE_S, wait_until
 
 STORED = Stored("a.b", 1)
 
 
 class Counted:
-    """A vault that says how many works each of its commits had."""
+    """A vault that says how many works each of its commits had, and whose disk can be held."""
 
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self.sizes: list[int] = []
+        self.in_threads = 0
+        self.held: Held | None = None
+
+    def try_apply_all(self, works: Sequence[Callable[[Transaction], Any]]) -> Any:
+        found = self.vault.try_apply_all(works)
+        if found is not None:
+            self.sizes.append(len(works))
+        return found
 
     def apply_all(self, works: Sequence[Callable[[Transaction], Any]], *, durable: bool) -> Any:
         assert durable
         self.sizes.append(len(works))
+        self.in_threads += 1
         return self.vault.apply_all(works, durable=durable)
+
+    def sync_soon(self, ticket: int, tell: Callable[[Any], None]) -> None:
+        def wait_and_tell(error: Any) -> None:
+            if self.held is not None:
+                self.held.hold()
+            tell(error)
+
+        self.vault.sync_soon(ticket, wait_and_tell)
 
 
 @pytest.fixture
@@ -40,19 +59,25 @@ def counted(tmp_path: Path) -> Iterator[Counted]:
 
 
 class Held:
-    """A work that keeps the thread until it may go on."""
+    """Keeps a thread until it may go on."""
 
     def __init__(self) -> None:
         self.begun, self.may_go_on = threading.Event(), threading.Event()
 
-    def __call__(self, transaction: Transaction) -> Stored:
+    def hold(self) -> None:
         self.begun.set()
         assert self.may_go_on.wait(PATIENCE_S)
-        return STORED
 
     async def wait_begun(self) -> None:
         """Until the thread is at it."""
         assert await trio.to_thread.run_sync(self.begun.wait, PATIENCE_S)
+
+
+@pytest.fixture
+def held(counted: Counted) -> Held:
+    """Keeps the thread that waits for the disk."""
+    counted.held = Held()
+    return counted.held
 
 
 def store(transaction: Transaction) -> Stored:
@@ -60,11 +85,11 @@ def store(transaction: Transaction) -> Stored:
     return STORED
 
 
-async def test_who_gathers_shares_one_commit(counted: Counted) -> None:
-    """Sixteen that come while a commit is under way are one commit, the next one."""
-    commits, held = Commits(counted), Held()
+async def test_who_gathers_shares_one_commit(counted: Counted, held: Held) -> None:
+    """Sixteen that come while the disk is waited for are one commit, the next one."""
+    commits = Commits(counted)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(commits.apply_durably, held)
+        nursery.start_soon(commits.apply_durably, store)
         await held.wait_begun()
         for _ in range(16):
             nursery.start_soon(commits.apply_durably, store)
@@ -72,12 +97,12 @@ async def test_who_gathers_shares_one_commit(counted: Counted) -> None:
         held.may_go_on.set()
     assert counted.sizes == [1, 16]
     assert await commits.apply_durably(store) == STORED
-    assert counted.sizes == [1, 16, 1]
+    assert (counted.sizes, counted.in_threads) == ([1, 16, 1], 0)
 
 
-async def test_each_fails_alone(counted: Counted) -> None:
+async def test_each_fails_alone(counted: Counted, held: Held) -> None:
     """Who shares a commit with somebody who is refused notices nothing."""
-    commits, held = Commits(counted), Held()
+    commits = Commits(counted)
     failed: list[Exception] = []
 
     def refuse(transaction: Transaction) -> Stored:
@@ -89,7 +114,7 @@ async def test_each_fails_alone(counted: Counted) -> None:
         failed.append(caught.value)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(commits.apply_durably, held)
+        nursery.start_soon(commits.apply_durably, store)
         await held.wait_begun()
         nursery.start_soon(try_it)
         nursery.start_soon(commits.apply_durably, store)
@@ -98,13 +123,13 @@ async def test_each_fails_alone(counted: Counted) -> None:
     assert (counted.sizes, len(failed)) == ([1, 2], 1)
 
 
-async def test_who_has_gone_is_committed_all_the_same(counted: Counted) -> None:
+async def test_who_has_gone_is_committed_all_the_same(counted: Counted, held: Held) -> None:
     """Cancelling does not end the wait: whoever goes on knows what became of its bytes."""
-    commits, held = Commits(counted), Held()
+    commits = Commits(counted)
     results: list[Stored] = []
 
     async def ask() -> None:
-        results.append(await commits.apply_durably(held))
+        results.append(await commits.apply_durably(store))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
@@ -121,3 +146,42 @@ async def test_a_vault_that_is_closed(counted: Counted) -> None:
     for _ in range(2):
         with pytest.raises(Unavailable):
             await commits.apply_durably(store)
+
+
+async def test_while_somebody_else_writes(counted: Counted) -> None:
+    """A loop does not wait for another thread's transaction: a thread of its own does."""
+    commits, writing = Commits(counted), Held()
+    done: list[Stored] = []
+
+    def hold(transaction: Transaction) -> None:
+        writing.hold()
+
+    async def ask() -> None:
+        done.append(await commits.apply_durably(store))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, counted.vault.apply, hold)
+        await writing.wait_begun()
+        nursery.start_soon(ask)
+        await trio.to_thread.run_sync(wait_until, lambda: counted.in_threads)
+        assert done == []
+        writing.may_go_on.set()
+    assert done == [STORED]
+
+
+async def test_what_the_disk_has_not_taken(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that fails is told, with what was committed; the next commit is as good as any."""
+    commits = Commits(counted)
+
+    def refuse(fd: int) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    result = await commits.try_durably(store)
+    assert isinstance(result, Failure)
+    assert isinstance(result.error, Unavailable)
+    assert result.result == STORED
+    assert await commits.apply_durably(store) == STORED

@@ -401,9 +401,15 @@ def test_put_and_delete_wait_for_the_disk(vault: Vault) -> None:
 def test_staging_file_is_on_the_disk_before_its_row(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row that names a staging file is written after the file's bytes and name are durable."""
+    """A row that names a staging file is written after the file's bytes and name are durable, and
+    durable itself before the answer.
+    """
     steps: list[str] = []
     fdatasync, sync_directory, stage = os.fdatasync, owners.sync_directory, publish._insert_staged
+
+    def sync(fd: int) -> None:
+        fdatasync(fd)
+        steps.append("log" if os.readlink(f"/proc/self/fd/{fd}").endswith("-wal") else "bytes")
 
     def note(step: str, original: Callable[..., object]) -> Callable[..., object]:
         def noted(*args: object) -> object:
@@ -413,11 +419,11 @@ def test_staging_file_is_on_the_disk_before_its_row(
 
         return noted
 
-    monkeypatch.setattr(os, "fdatasync", note("bytes", fdatasync))
+    monkeypatch.setattr(os, "fdatasync", sync)
     monkeypatch.setattr(owners, "sync_directory", note("names", sync_directory))
     monkeypatch.setattr(publish, "_insert_staged", note("row", stage))
     vault.put("my.files", os.urandom(100_000))
-    assert steps == ["bytes", "names", "names", "row"]
+    assert steps == ["bytes", "names", "names", "row", "log"]
 
 
 def test_closed_vault_refuses(vault: Vault) -> None:

@@ -1,0 +1,106 @@
+"""The file index.db-wal, beside SQLite: made longer ahead, and synced for all who wait.
+
+SQLite commits with synchronous=NORMAL: what is committed is written behind the WAL's end, and
+nobody waits for the disk. Whoever has to wait has the file synced here, once for all that was
+committed before, while the next transaction is already under way. That is all that FULL would do
+(SQLite syncs by itself what NORMAL needs: the header of a WAL that starts anew, and checkpoints).
+
+SQLite's locks are on index.db and -shm alone: this file may be opened and closed at any time.
+Sizes in bytes. Raises `NoSpace`, `Unavailable`.
+"""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+from scopefs.errors import NoSpace, ScopefsError, Unavailable
+from scopefs.store.index import PAGE_BYTES
+
+RESERVE_BYTES = 1 << 20
+"""How much the WAL is made longer at a time, by a process that commits often."""
+
+_RESERVE_LEFT_BYTES = 256 << 10
+_HEADER_BYTES = 32
+_FRAME_HEADER_BYTES = 24
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Wal:
+    """The WAL of one open index. Commits are known by tickets, numbered as they were made."""
+
+    def __init__(self, index_path: Path) -> None:
+        self._path = f"{index_path}-wal"
+        self._fd = -1
+        self._lock = threading.Lock()
+        self._committed = 1
+        self._synced = 0
+        """At first there may be something that a process which was killed has committed."""
+        self._lost: tuple[int, int, OSError] | None = None
+        """Tickets after the first and up to the second: their sync has failed."""
+
+    @property
+    def ticket(self) -> int:
+        """Of the last commit."""
+        return self._committed
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether all that this process has committed is on the disk."""
+        return self._synced == self._committed
+
+    def note_commit(self) -> None:
+        """Something was committed. One at a time."""
+        self._committed += 1
+
+    def sync(self, ticket: int) -> None:
+        """Return when everything up to a commit is on the disk.
+
+        A sync that failed is never tried again: the kernel may have dropped the pages, and say 0
+        the next time. Everybody who waits for what it was to cover gets its error.
+        """
+        with self._lock:
+            if self._lost is not None and self._lost[0] < ticket <= self._lost[1]:
+                raise _to_scopefs_error(self._lost[2])
+            if ticket <= self._synced:
+                return
+            upto = self._committed
+            try:
+                os.fdatasync(self._open())
+            except OSError as error:
+                # An older failure stays in: who asks late may be told of a loss that was none.
+                self._lost = (self._lost[0] if self._lost else self._synced, upto, error)
+                raise _to_scopefs_error(error) from error
+            self._synced = upto
+
+    def reserve(self, pages: int) -> None:
+        """Write zeros behind the WAL's end, which is after so many pages, if there are few.
+
+        To sync what is written over takes half as long as to sync what makes a file longer. Only
+        SQLite's write lock makes this safe: nobody else writes to the WAL. To SQLite zeros are what
+        an older WAL has left, for they lack the salt of the present one. Raises `OSError`.
+        """
+        end = _HEADER_BYTES + pages * (_FRAME_HEADER_BYTES + PAGE_BYTES)
+        with self._lock:
+            fd = self._open()
+            size = os.fstat(fd).st_size
+            if size - end < _RESERVE_LEFT_BYTES:
+                os.pwrite(fd, bytes(RESERVE_BYTES), size)
+
+    def close(self) -> None:
+        """Let go of the file: it is opened again when it is needed."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _open(self) -> int:
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        return self._fd
+
+
+def _to_scopefs_error(error: OSError) -> ScopefsError:
+    if error.errno in _FULL:
+        return NoSpace("the disk under the vault is full")
+    return Unavailable(f"index.db could not be made durable: {error.strerror}")
