@@ -3,7 +3,8 @@
 A change is committed in the event loop, where that takes no waiting: that is a few writes to the
 kernel's cache, less than a hop to a thread and back (some 100 us), and no second thread of Python
 competes with the loop. One thread waits for the disk, for all that are committed; what comes
-meanwhile gathers, and is one transaction as soon as it is through.
+meanwhile gathers, and is one transaction as soon as it is through. Where many come together, a
+commit waits for a moment in which the loop has nothing else to do; a lone one waits for nobody.
 
 Where somebody else is writing, another process or a thread of this one, a thread commits.
 
@@ -25,6 +26,12 @@ from scopefs.vault import Vault
 
 T = TypeVar("T")
 
+GATHER_S = 0.002
+"""How long a commit waits at most for those that seem to be on their way."""
+
+COMPANY_COMMITS = 8
+"""For how long it is remembered that several came together."""
+
 
 async def apply_all(vault: Vault, works: Sequence[Callable[[Transaction], T]]) -> list[T | Failure]:
     """Apply several changes in one transaction that nobody waits for on the disk."""
@@ -40,7 +47,6 @@ class _Item:
     task: trio.lowlevel.Task = field(default_factory=trio.lowlevel.current_task)
     result: Any = None
     is_over: bool = False
-    is_parked: bool = False
 
 
 class Commits:
@@ -49,7 +55,12 @@ class Commits:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._queue: list[_Item] = []
+        self._leader: _Item | None = None
+        """Whose task commits next; nobody's while a thread is at work."""
         self._is_busy = False
+        """Whether a thread is at work."""
+        self._company = 0
+        """For so many commits more, others are expected to come together."""
 
     async def apply_durably(self, work: Callable[[Transaction], T]) -> T:
         """Apply a change; when this returns, it is on the disk. Raises what the change raises."""
@@ -62,44 +73,54 @@ class Commits:
         """The same; what went wrong is returned, with what was committed all the same."""
         item = _Item(work)
         self._queue.append(item)
-        if not self._is_busy:
-            self._commit(trio.lowlevel.current_trio_token())
-        if not item.is_over:
-            item.is_parked = True
-            await trio.lowlevel.wait_task_rescheduled(_go_on)
+        if self._leader is None and not self._is_busy:
+            self._leader = item
+        while not item.is_over:
+            if self._leader is item:
+                if self._company:
+                    await self._gather()
+                self._commit(trio.lowlevel.current_trio_token())
+            if not item.is_over:
+                await trio.lowlevel.wait_task_rescheduled(_go_on)
         return cast("T | Failure", item.result)
 
-    def _commit(self, token: trio.lowlevel.TrioToken) -> None:
-        """Commit what has gathered, until a thread is at work or nothing is left."""
-        self._is_busy = False
-        while self._queue and not self._is_busy:
-            batch, self._queue = self._queue, []
-            try:
-                self._begin(token, batch)
-            except Exception as error:
-                self._end(batch, [Failure(error)] * len(batch))
+    async def _gather(self) -> None:
+        """Let those come as well who are on their way: until the loop has nothing else to do.
 
-    def _begin(self, token: trio.lowlevel.TrioToken, batch: list[_Item]) -> None:
-        """Commit here, and have a thread wait for the disk; or have one commit, if need be."""
+        A commit and its sync cost hardly more for a few than for one.
+        """
+        # Not needed by a mount that one program writes to.
+        from trio.testing import wait_all_tasks_blocked
+
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + GATHER_S):
+            await wait_all_tasks_blocked()
+
+    def _commit(self, token: trio.lowlevel.TrioToken) -> None:
+        """Commit what has gathered here, and have a thread wait for the disk."""
+        batch, self._queue = self._queue, []
+        self._leader = None
+        self._company = COMPANY_COMMITS if len(batch) > 1 else max(0, self._company - 1)
         works = [item.work for item in batch]
-        found = self._vault.try_apply_all(works)
+        try:
+            found = self._vault.try_apply_all(works)
+        except Exception as error:
+            self._end(batch, [Failure(error)] * len(batch))
+            return
         self._is_busy = True
         if found is None:
             trio.lowlevel.start_thread_soon(
                 partial(self._vault.apply_all, works, durable=True),
-                lambda done: token.run_sync_soon(self._note_done, token, batch, done),
+                lambda done: token.run_sync_soon(self._note_done, batch, done),
             )
-            return
-        results, ticket = found
-        self._vault.sync_soon(
-            ticket,
-            lambda error: token.run_sync_soon(self._note_synced, token, batch, results, error),
-        )
+        else:
+            self._vault.sync_soon(
+                found[1],
+                lambda error: token.run_sync_soon(self._note_synced, batch, found[0], error),
+            )
 
     def _note_synced(
-        self, token: trio.lowlevel.TrioToken, batch: list[_Item], results: list[Any],
-        error: ScopefsError | None,
-    ) -> None:  # fmt: skip
+        self, batch: list[_Item], results: list[Any], error: ScopefsError | None
+    ) -> None:
         """The disk has what was committed here, or has not."""
         if error is not None:
             results = [
@@ -107,20 +128,21 @@ class Commits:
                 for result in results
             ]
         self._end(batch, results)
-        self._commit(token)
 
-    def _note_done(
-        self, token: trio.lowlevel.TrioToken, batch: list[_Item], done: Outcome[list[Any]]
-    ) -> None:
+    def _note_done(self, batch: list[_Item], done: Outcome[list[Any]]) -> None:
         """A thread has committed, or failed to."""
         results = [Failure(done.error)] * len(batch) if isinstance(done, Error) else done.unwrap()
         self._end(batch, results)
-        self._commit(token)
 
     def _end(self, batch: list[_Item], results: list[Any]) -> None:
+        """Tell a batch what became of it; whoever has come first since then commits next."""
+        self._is_busy = False
         for item, result in zip(batch, results, strict=True):
             item.result, item.is_over = result, True
-            if item.is_parked:
+        woken = [*batch, *self._queue[:1]]
+        self._leader = self._queue[0] if self._queue else None
+        for item in woken:
+            if item.task is not trio.lowlevel.current_task():
                 trio.lowlevel.reschedule(item.task)
 
 

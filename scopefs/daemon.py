@@ -35,6 +35,7 @@ from scopefs.mount.health import (
     wait_answer,
     watchdog_interval_s,
 )
+from scopefs.mount.locks import wait_quickly
 from scopefs.mount.open_files import OpenFiles
 from scopefs.mount.operations import Operations
 from scopefs.mount.point import (
@@ -168,6 +169,7 @@ async def _mount(
                 _LOG.info("HTTP at %s", show_listener(listener))
                 await nursery.start(serve_http, vault, listener, stop, options.http_options)
             nursery.start_soon(_announce, mountpoint, vault, health, on_ready)
+            wait_quickly()
             await pyfuse3.main()
             notify("STOPPING=1")
             stop.set()

@@ -6,6 +6,7 @@ every JSON reader can still read that envelope, is binary.
 
 import codecs
 import enum
+import functools
 import mimetypes
 from itertools import accumulate
 from typing import NoReturn, TypeAlias
@@ -153,8 +154,13 @@ def guess_type_of_name(kind: Kind, name: bytes | None) -> str | None:
         return "application/json"
     if name is None:
         return None
-    text = name.decode("utf-8", "replace")
-    known, encoding = _TYPES.guess_type(f"/{text.rpartition('/')[2]}")
+    base = name.rpartition(b"/")[2].lstrip(b".")
+    return _guess_type_of_ending(b"".join(base.partition(b".")[1:]))
+
+
+@functools.lru_cache(4096)
+def _guess_type_of_ending(ending: bytes) -> str | None:
+    known, encoding = _TYPES.guess_type(f"/x{ending.decode('utf-8', 'replace')}")
     if encoding is None:
         return known
     return {"gzip": "application/gzip", "bzip2": "application/x-bzip2",

@@ -45,14 +45,18 @@ class InodeClass(enum.IntEnum):
     """A version that is being written into `.versions/` (number given by Imports)."""
 
 
+_CLASSES = tuple(InodeClass)
+"""By their numbers; an enumeration's own way takes ten times as long."""
+
+
 def encode_inode(kind: InodeClass, number: int) -> int:
     """The inode number of an id in a class."""
     return (kind << _SHIFT) | number
 
 
 def decode_inode(inode: int) -> tuple[InodeClass, int]:
-    """The class of an inode number, and the id in it. Raises `ValueError` if there is none."""
-    return InodeClass(inode >> _SHIFT), inode & _MASK
+    """The class of an inode number, and the id in it. Raises `IndexError` if there is none."""
+    return _CLASSES[inode >> _SHIFT], inode & _MASK
 
 
 PATHS_MAX = 100_000

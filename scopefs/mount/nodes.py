@@ -60,7 +60,7 @@ class Nodes:
     def decode(self, inode: int) -> tuple[InodeClass, int]:
         """What an inode number of the kernel stands for."""
         kind, number = decode_inode(inode)
-        if kind is InodeClass.TREE and number in self._became:
+        if self._became and kind is InodeClass.TREE and number in self._became:
             with self._vault.read() as db:
                 if tree.is_reachable(db, number):
                     # A scope's directory that was made again.
@@ -189,10 +189,13 @@ class Nodes:
 
     def attributes(self, number: int) -> EntryAttributes:
         """The attributes of a node. The kernel asks for a directory's before each CREATE."""
-        with self._vault.read() as db:
-            directory = tree.find_directory(db, number)
-        if directory is None:
+        # What a node is never changes: most of the cost is to find that out.
+        if number not in self._places:
             return self.entry_attributes(self.load_entry(number))
+        with self._vault.read() as db:
+            directory = tree.find_shown(db, number)
+        if directory is None:
+            raise NotFound(f"inode {number} is not there")
         return directory_entry_attributes(number, *directory, self._find_changed(number))
 
     def _find_changed(self, directory: int) -> int | None:

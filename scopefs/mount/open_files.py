@@ -14,6 +14,7 @@ import trio
 
 from scopefs.model.naming import Place
 from scopefs.model.sessions import FailedWrite
+from scopefs.mount.locks import Lock
 from scopefs.mount.writers import Writer
 from scopefs.store.drafts import Draft
 from scopefs.store.publish import Sealed, StagedState
@@ -72,7 +73,7 @@ class OpenFile:
     turn: int = 0
     """Counts how often what it shows has changed: what was awaited meanwhile is stale."""
     publishing: trio.Event | None = None
-    lock: trio.Lock = field(default_factory=trio.Lock)
+    lock: Lock = field(default_factory=Lock)
 
     @property
     def is_closed(self) -> bool:

@@ -270,6 +270,8 @@ class Sessions:
         await self._publisher.wait_published(file)
 
     async def _take_node(self) -> int:
+        if self._free_nodes:
+            return self._free_nodes.pop()
         async with self._node_lock:
             if not self._free_nodes:
                 first = await in_thread(self._vault.apply, rows.allocate_nodes, NODE_BLOCK)

@@ -16,6 +16,8 @@ from scopefs.errors import ScopefsError
 QUIET_S = 0.25
 LATEST_S = 2.0
 _RETRY_MAX_S = 60.0
+_SLACK_S = 0.001
+"""The vault's clock, by which versions are old enough, may be adjusted meanwhile."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,7 +66,8 @@ class SettleThread:
         while self._wait_until_due():
             # What comes from here on pokes again.
             self._waiting = False
-            started = self._last
+            # Else what came last is too young, and is left for the next time.
+            takes_all = self._last + QUIET_S <= time.monotonic()
             try:
                 done = self._settle(self._clock_us() - int(QUIET_S * 1e6))
             except (OSError, ScopefsError) as error:
@@ -76,7 +79,7 @@ class SettleThread:
                 done = False
             if done:
                 retry_s = QUIET_S
-                if started <= time.monotonic() - QUIET_S and not self._waiting:
+                if takes_all and not self._waiting:
                     continue
             elif self._sleep(retry_s):
                 return
@@ -100,7 +103,7 @@ class SettleThread:
             self._condition.wait_for(lambda: self._waiting or self._stopping)
             while not self._stopping:
                 now = time.monotonic()
-                due = min(self._last + QUIET_S, self._first + LATEST_S)
+                due = min(self._last + QUIET_S + _SLACK_S, self._first + LATEST_S)
                 if now >= due:
                     return True
                 self._condition.wait(due - now)

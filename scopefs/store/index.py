@@ -9,14 +9,15 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import apsw
 
-from scopefs.errors import IndexBroken
+from scopefs.errors import IndexBroken, ScopefsError
 from scopefs.model.payload import Kind
 from scopefs.model.stamps import format_collected_at, format_stamp
 from scopefs.store.schema import APPLICATION_ID, is_current, migrate, read_user_version
@@ -193,20 +194,19 @@ class ReaderPool:
         self._closed = False
         self._lock = threading.Lock()
 
-    @contextmanager
-    def connection(self) -> Iterator[apsw.Connection]:
-        """Lend a connection. SQLite's errors become `IndexBroken`."""
+    def connection(self) -> AbstractContextManager[apsw.Connection]:
+        """Lend a connection, for `with`. SQLite's errors become `IndexBroken`."""
+        return _Lent(self)
+
+    def take(self) -> apsw.Connection:
+        """A connection that nobody else has."""
         try:
-            db = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
-            db = open_index(self._path)
-        try:
-            yield db
-        except (apsw.Error, *NO_ROW) as error:
-            db.close()
-            if not isinstance(error, apsw.Error):
-                _LOG.exception("a row of index.db cannot be understood")
-            raise IndexBroken(f"index.db cannot be read: {error}; {REPAIR}") from error
+            return open_index(self._path)
+
+    def give_back(self, db: apsw.Connection) -> None:
+        """Somebody else may have it."""
         with self._lock:
             if not self._closed:
                 self._idle.append(db)
@@ -219,6 +219,33 @@ class ReaderPool:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
+
+
+class _Lent:
+    """A connection of a pool for the length of a `with`: some queries take no longer than a
+    generator would take to say that.
+    """
+
+    __slots__ = ("_db", "_pool")
+
+    def __init__(self, pool: ReaderPool) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> apsw.Connection:
+        self._db = self._pool.take()
+        return self._db
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if error is None or isinstance(error, ScopefsError):
+            self._pool.give_back(self._db)
+        elif isinstance(error, (apsw.Error, *NO_ROW)):
+            self._db.close()
+            if not isinstance(error, apsw.Error):
+                _LOG.error("a row of index.db cannot be understood", exc_info=error)
+            raise IndexBroken(f"index.db cannot be read: {error}; {REPAIR}") from error
 
 
 def insert_version(
@@ -382,7 +409,7 @@ def index_identity(path: Path) -> tuple[int, int]:
     Raises `IndexBroken` if it is gone.
     """
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError as error:
         raise IndexBroken(f"{path} is gone: {error.strerror}") from error
     return found.st_dev, found.st_ino

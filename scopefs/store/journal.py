@@ -255,6 +255,7 @@ class Journal:
             items = [item for each in call.batch for item in each.items]
             self._commit(items)
             ticket = self._wal.ticket
+            self._keep_wal_short()
         self._hand_over(call)
         if any(item.durable for item in items):
             self._sync_for(items, ticket)
@@ -446,7 +447,6 @@ class Journal:
             self._gate.release()
             for item in batch:
                 item.error = item.error or failure
-        self._keep_wal_short()
 
     def _keep_wal_short(self) -> None:
         """Between two batches, by the writer itself: a WAL that starts anew is written over in

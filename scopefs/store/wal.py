@@ -81,11 +81,14 @@ class Wal:
         an older WAL has left, for they lack the salt of the present one. Raises `OSError`.
         """
         end = _HEADER_BYTES + pages * (_FRAME_HEADER_BYTES + PAGE_BYTES)
-        with self._lock:
-            fd = self._open()
-            size = os.fstat(fd).st_size
-            if size - end < _RESERVE_LEFT_BYTES:
+        size = os.stat(self._path).st_size
+        if size - end < _RESERVE_LEFT_BYTES:
+            # Not that of a sync, which somebody may be waiting for.
+            fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
                 os.pwrite(fd, bytes(RESERVE_BYTES), size)
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
         """Let go of the file: it is opened again when it is needed."""

@@ -88,6 +88,23 @@ def test_not_put_off_for_ever(thread: SettleThread, time: FakeTime) -> None:
     assert time.now == pytest.approx(1000 + LATEST_S)
 
 
+def test_regression_young_versions_and_a_long_settle(thread: SettleThread, time: FakeTime) -> None:
+    """What was too young for a settle is settled by the next, however long the first one took."""
+    calls: list[float] = []
+
+    def settle(_: int) -> bool:
+        calls.append(time.now)
+        time.now += 1
+        thread._stopping = len(calls) == 2
+        return True
+
+    thread._settle = settle
+    time.while_waiting = lambda: None if calls else thread.poke()
+    thread.poke()
+    thread._run()
+    assert len(calls) == 2
+
+
 def test_stop_ends_the_waiting(thread: SettleThread, time: FakeTime) -> None:
     """Who is told to stop does not settle once more."""
     thread.poke()
