@@ -42,6 +42,11 @@ def logging_to(path: Path | None, config: LogConfig) -> Iterator[None]:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(config.level.upper())
+    # What no line of ours says is not asked for, at some us each.
+    vars(logging).update(
+        _srcfile=None, logThreads=False, logProcesses=False, logMultiprocessing=False,
+        logAsyncioTasks=False,
+    )  # fmt: skip
     try:
         yield
     finally:

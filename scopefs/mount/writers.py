@@ -2,7 +2,7 @@
 
 The kernel names the thread that opened a file, and nobody at FLUSH. What can be known is read from
 /proc. Some files there block while their process is in the middle of an execve, which may itself be
-waiting for the FLUSH that is being answered: `stat` does, `statm`, `status` and `comm` do not
+waiting for the FLUSH that is being answered: `stat` and `exe` do, `statm`, `status` and `comm` not
 (tried on Linux 6.18). So `stat` is read only of a process that has given up its memory, which one
 in an execve has not, and in a thread, for `JUDGE_S` at most.
 """

@@ -256,16 +256,18 @@ def insert_version(
     writer: str | None = None, metadata: str | None = None,
 ) -> Version:  # fmt: skip
     """Insert one row of data_files. Raises `apsw.ConstraintError` if path or time is taken."""
-    rows = fetch(
-        db,
+    db.execute(
         "INSERT INTO data_files(path, scope, collected_at, collected_us, created_at, size_bytes,"
         " kind, node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid, writer,"
-        f" metadata) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING {_COLUMNS}",
+        " metadata) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (path, scope, format_collected_at(collected_us), collected_us, created_at, size_bytes,
          int(kind), node, name, mtime_ns, payload_size, payload_sha256, media_type, writer_uid,
          writer, metadata),
     )  # fmt: skip
-    return _to_version(rows[0])
+    return Version(
+        db.last_insert_rowid(), path, scope, collected_us, created_at, size_bytes, kind, node, name,
+        mtime_ns, payload_size, payload_sha256, media_type, None, writer_uid, writer, metadata,
+    )  # fmt: skip
 
 
 def find_by_path(db: apsw.Connection, path: str) -> Version | None:

@@ -63,13 +63,17 @@ def touch_directory(transaction: Transaction, node: int, at_ns: int | None = Non
     What changed before another entry did does not set the time back.
     """
     now_ns = transaction.now_us * 1000
-    transaction.db.execute(
+    set_to = fetch(
+        transaction.db,
         "UPDATE shown SET mtime_ns = ?2 WHERE node = ?1 AND from_seq ="
         " (SELECT MAX(from_seq) FROM shown WHERE node = ?1)"
-        " AND NOT mtime_ns BETWEEN ?2 AND ?3",
+        " AND NOT mtime_ns BETWEEN ?2 AND ?3 RETURNING mtime_ns",
         (node, now_ns if at_ns is None else at_ns, now_ns),
     )
-    note_directory(transaction, node)
+    if set_to:
+        transaction.note_touched(node, set_to[0][0])
+    else:
+        note_directory(transaction, node)
 
 
 def note_directory(transaction: Transaction, node: int) -> None:
