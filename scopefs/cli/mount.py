@@ -47,6 +47,8 @@ _READY_VARIABLE = "SCOPEFS_READY_FD"
                    "never.")  # fmt: skip
 @configured_option("mount.allow_other", "--allow-other/--no-allow-other", default="no",
                    help="Let other users enter.")  # fmt: skip
+@configured_option("mount.versions", "--versions", type=click.Choice(["hidden", "inline"]),
+                   help="inline: a scope's directory lists its versions, too.")  # fmt: skip
 @configured_option("limits.max_file_bytes", "--max-file-bytes", type=click.IntRange(min=1),
                    metavar="BYTES", default="the disk's size",
                    help="The largest file.")  # fmt: skip
@@ -104,7 +106,8 @@ def command(
 
 _FLAGS = {
     "durability": "mount.durability", "read_check": "mount.read_check",
-    "allow_other": "mount.allow_other", "max_file_bytes": "limits.max_file_bytes",
+    "allow_other": "mount.allow_other", "versions": "mount.versions",
+    "max_file_bytes": "limits.max_file_bytes",
     "keep_days": "trash.keep_days", "scratch_patterns": "scratch.patterns", "http": "mount.http",
     "http_auth": "mount.http_auth", "http_max_body": "mount.http_max_body",
     "http_hosts": "http.hosts", "http_origins": "http.origins", "log_level": "log.level",

@@ -52,6 +52,7 @@ class Nodes:
         self._publisher = publisher
         self._control = control
         self._views = views
+        self.lists_versions = vault.config.mount.versions == "inline"
         self._places: dict[int, tuple[Place, int | None]] = {}
         self._became: dict[int, int] = {}
         self._listed: dict[tuple[int, bytes], Entry] = {}
@@ -153,7 +154,7 @@ class Nodes:
         return file
 
     def lookup_virtual(self, number: int, name: bytes) -> EntryAttributes | None:
-        """What can be entered but is not listed; and the README of an empty vault."""
+        """What can be entered but is not listed; the README of an empty vault; inline versions."""
         if number == tree.ROOT_NODE:
             if name == CONTROL_NAME:
                 return self._control.attributes(DIRECTORY_ID)
@@ -161,7 +162,20 @@ class Nodes:
                 return self._control.attributes(ROOT_README_ID)
             return None
         place, _ = self.place(number)
-        return self._views.lookup_in_scope(number, name) if place.kind is NodeKind.SCOPE else None
+        if place.kind is not NodeKind.SCOPE:
+            return None
+        found = self._views.lookup_in_scope(number, name)
+        if found is None and self.lists_versions:
+            found = self._views.find_inline(number, name)
+            return None if found is None or self._is_name(number, name) else found
+        return found
+
+    def _is_name(self, parent: int, name: bytes) -> bool:
+        """Whether somebody has given a name in a directory to a file of theirs."""
+        return (
+            self._open.find_unrecorded(parent, name) is not None
+            or self.find_entry(parent, name) is not None
+        )
 
     def load_entry(self, number: int) -> Entry:
         """What a node shows. Raises `NotFound`."""
@@ -250,6 +264,14 @@ class Nodes:
             if last is None:
                 return
             after = last
+
+    def list_inline(self, number: int, after: int) -> Iterator[Listed]:
+        """The versions that a scope's directory lists: those whose stamp is no name there."""
+        if self.place(number)[0].kind is not NodeKind.SCOPE:
+            return
+        for name, attributes, cookie in self._views.list_inline(number, after):
+            if not self._is_name(number, name):
+                yield name, attributes, cookie
 
 
 def _state_of(db: apsw.Connection) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from inside a handler.
 
 import errno
 import functools
+import itertools
 import logging
 import os
 import stat
@@ -293,10 +294,10 @@ class Operations(pyfuse3.Operations):
         if file is not None:
             await self._publisher.unlink_unrecorded(file)
             return
-        if parent == tree.ROOT_NODE and self._nodes.lookup_virtual(parent, name) is not None:
-            raise VersionImmutable("this file cannot be removed")
         with self._vault.read() as db:
             entry = tree.find_child(db, parent, name)
+        if entry is None and self._nodes.lookup_virtual(parent, name) is not None:
+            raise VersionImmutable("this file cannot be removed here")
         await self._sessions.keep_readable(entry)
         node, last = await in_thread(
             self._vault.apply, *self._plan_unlink(parent, name, entry, ctx)
@@ -599,7 +600,12 @@ class Operations(pyfuse3.Operations):
             return self._kept[listing.kind].iterate(listing.number, after)
         if listing.kind is not InodeClass.TREE:
             return self._views.iterate(listing.kind, listing.number, after)
-        return self._nodes.list_tree(listing.number, after)
+        if not self._nodes.lists_versions:
+            return self._nodes.list_tree(listing.number, after)
+        return itertools.chain(
+            self._nodes.list_tree(listing.number, after),
+            self._nodes.list_inline(listing.number, after),
+        )
 
     # The rest
 
@@ -623,7 +629,8 @@ class Operations(pyfuse3.Operations):
 
     async def _wait_view(self, kind: InodeClass, number: int) -> None:
         """Wait for publications under way in the scope that a view belongs to."""
-        if kind in (InodeClass.VERSIONS, InodeClass.LATEST):
+        inline = kind is InodeClass.TREE and self._nodes.lists_versions
+        if inline or kind in (InodeClass.VERSIONS, InodeClass.LATEST):
             await self._publisher.wait_scope_published(number)
         elif kind in (InodeClass.HISTORY, InodeClass.NAME_HISTORY, InodeClass.NAME_LATEST):
             await self._publisher.wait_scope_published(self._views.find_scope_node(kind, number))

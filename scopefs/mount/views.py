@@ -1,4 +1,4 @@
-"""The read-only views below a scope: `.versions/` and `.history/`.
+"""The read-only views below a scope: `.versions/`, `.history/`, and its versions inline.
 
 Everything is looked up in the index when it is asked for; listings are pages by time or slot. All
 that is kept is the paths of the directories of `.history` that were looked at.
@@ -35,6 +35,8 @@ KNOWN_NAMES_MAX = 200_000
 
 _LATEST_COOKIE = 1 << 52
 _NAMES_COOKIE = 1 << 53
+_INLINE_COOKIE = 1 << 62
+"""Behind all slots of the names in the directory; a time is added, which has 58 bits at most."""
 
 Listed = tuple[bytes, pyfuse3.EntryAttributes, int]
 """A name, its attributes, and the cookie behind it."""
@@ -56,6 +58,28 @@ class Views:
         if name == HISTORY_NAME:
             return _directory(InodeClass.HISTORY, node)
         return None
+
+    def find_inline(self, node: int, name: bytes) -> pyfuse3.EntryAttributes | None:
+        """A version of a scope by its stamp, as an entry of the scope's own directory."""
+        if not name.endswith(b".json"):
+            return None
+        with self._vault.read() as db:
+            try:
+                version = self._load_stamped(db, node, name)
+            except NotFound:
+                return None
+            return _inline(_attributes_of(db, InodeClass.ENVELOPE, version))
+
+    def list_inline(self, node: int, after: int) -> Iterator[Listed]:
+        """The versions of a scope as entries of its directory, behind a cookie of any of these."""
+        while True:
+            with self._vault.read() as db:
+                page = self._page(db, InodeClass.VERSIONS, node, max(0, after - _INLINE_COOKIE))
+            for name, attributes, collected_us in page:
+                after = _INLINE_COOKIE + collected_us
+                yield name, _inline(attributes), after
+            if len(page) < PAGE:
+                return
 
     def lookup(self, kind: InodeClass, number: int, name: bytes) -> pyfuse3.EntryAttributes:
         """The entry `name` of a view's directory. Raises `NotFound`."""
@@ -288,6 +312,12 @@ def _attributes_of(
     if payloads.is_settled(db, version.id):
         return version_attributes(inode, version.size_bytes, mtime_ns, final=True)
     return version_attributes(inode, payloads.envelope_size(version), mtime_ns, final=False)
+
+
+def _inline(attributes: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+    """Beside names a version's can be taken, and ends unnoticed by the directory: ask each time."""
+    attributes.entry_timeout = 0
+    return attributes
 
 
 def _directory(kind: InodeClass, number: int) -> pyfuse3.EntryAttributes:

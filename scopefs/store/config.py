@@ -13,6 +13,7 @@ has its default. (What stands on a command line comes before all of these; see s
     durability = "strict"         # or "relaxed"
     read_check = true             # compare what is read with its hash, over 64 KiB too
     allow_other = false           # others than who mounts may enter
+    versions = "hidden"           # or "inline": the stamps stand in the scope's directory, too
     http = "127.0.0.1:8080"       # serve the HTTP door as well; without it, no
     http_auth = "token"           # or "none"
     http_max_body = 52428800      # the largest payload that is taken over HTTP
@@ -66,6 +67,7 @@ class MountConfig(msgspec.Struct, forbid_unknown_fields=True):
     durability: Literal["strict", "relaxed"] = "strict"
     read_check: bool = True
     allow_other: bool = False
+    versions: Literal["hidden", "inline"] = "hidden"
     http: str | None = None
     http_auth: Literal["token", "none"] = "token"
     http_max_body: _Count = 52_428_800
