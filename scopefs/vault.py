@@ -605,6 +605,7 @@ class Vault:
             unsettled, last = fetch(
                 db, "SELECT (SELECT COUNT(*) FROM staged), (SELECT MAX(seq) FROM events)"
             )[0]
+            seconds, stored, stored_bytes = index.measure_rate(db, self.clock_us())
             newest = fetch(
                 db,
                 "SELECT scope, collected_at FROM data_files WHERE deleted_seq IS NULL"
@@ -616,6 +617,7 @@ class Vault:
             "payloadBytes": size, "events": last or 0, "unsettled": unsettled,
             "durability": "relaxed" if self.is_relaxed else "strict",
             "partial": len(list_partial(self.layout)),
+            "rate": {"seconds": seconds, "versions": stored, "payloadBytes": stored_bytes},
             "fileSystem": {"type": backing.type, "mountpoint": backing.mountpoint,
                            "warnings": list(backing.warnings)},
             "lastVersion": {"scope": newest[0][0], "collectedAt": newest[0][1]} if newest else None,

@@ -1,11 +1,13 @@
 """scopefs status: what the vault holds, and what its mount does
 
 What the vault holds is read from the vault; what a mount does, from its `.scopefs/status.json`.
-People get sizes and ages, JSON gets bytes and ISO times.
+People get sizes and ages, JSON gets bytes and ISO times. On a terminal long lines are broken beside
+their titles, and what needs a look is coloured.
 """
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scopefs import __version__
 from scopefs.cli.options import (
     json_option,
     name_members,
     name_text,
     open_to_read,
     print_json,
+    print_rows,
     printable,
     vault_option,
 )
@@ -34,7 +38,9 @@ _PAGE = 500
 _NEWEST_ID = 1 << 62
 _MOUNT_PATIENCE_S = 5.0
 _UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"))
-_RUNNING = ("startedAt", "openFiles", "openSessions", "errors", "refused")
+_RUNNING = (
+    "version", "startedAt", "openFiles", "openSessions", "publishing", "errors", "refused",
+)  # fmt: skip
 """What only the mount knows: members of status.json."""
 
 
@@ -134,8 +140,10 @@ def describe_bytes(size: int) -> str:
     return f"{value / 1024:.1f} PiB"
 
 
-def describe_age(collected_at: str, now_us: int) -> str:
+def describe_age(collected_at: str | None, now_us: int) -> str:
     """`2 hours ago`; a time that is not yet is `in the future`, one long ago its date."""
+    if collected_at is None:
+        return "-"
     try:
         age_s = (now_us - parse_collected_at(collected_at)) // 1_000_000
     except InvalidTime:
@@ -152,12 +160,19 @@ def describe_age(collected_at: str, now_us: int) -> str:
 
 
 def _print(found: dict[str, Any], now_us: int) -> None:
-    rows = list(_rows(found, now_us))
-    width = max(len(title) for title, _, _ in rows)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [(title, printable(text), colour) for title, text, colour in _rows(found, now_us)]
+    if not sys.stdout.isatty():
+        print_rows((title, text) for title, text, _ in rows)
+        return
+    grid = Table.grid("", "", padding=(0, 2))
+    grid.columns[0].no_wrap = True
     for title, text, colour in rows:
-        # Colours are dropped by click.echo if this is no terminal.
-        line = click.style(printable(text), fg=colour) if colour else printable(text)
-        click.echo(f"{title.ljust(width)}  {line}".rstrip())
+        grid.add_row(Text(title), Text(text, style=colour or "", overflow="fold"))
+    Console(highlight=False, soft_wrap=False).print(grid)
 
 
 def _rows(found: dict[str, Any], now_us: int) -> Iterator[tuple[str, str, str | None]]:
@@ -174,6 +189,12 @@ def _rows(found: dict[str, Any], now_us: int) -> Iterator[tuple[str, str, str | 
         yield "", f"since {describe_age(running['startedAt'], now_us).removeprefix('on ')}", None
     elif holder is not None and running is None:
         yield "", "it does not tell how it is: `scopefs doctor` looks why", "red"
+    if running is not None and running["version"] not in (None, __version__):
+        yield (
+            "",
+            f"by scopefs {running['version']}, and this is {__version__}: unmount, and mount again",
+            "yellow",
+        )
     yield "file system", f"{backing['type']} at {backing['mountpoint']}", None
     for warning in backing["warnings"]:
         yield "", f"{backing['type']} {warning}", "yellow"
@@ -182,11 +203,14 @@ def _rows(found: dict[str, Any], now_us: int) -> Iterator[tuple[str, str, str | 
     yield "versions", f"{found['versions']} ({describe_bytes(found['payloadBytes'])})", None
     for number, write in enumerate(found["lastWrites"]):
         yield "" if number else "last writes", _write_text(write, now_us), None
+    yield "rate", rate_text(found["rate"]), None
     relaxed = found["durability"] != "strict"
     yield "durability", found["durability"], "yellow" if relaxed else None
     if running is not None:
         if running["openFiles"] is not None:
             sessions = f"{running['openSessions']} being written"
+            if running["publishing"]:
+                sessions += f", {running['publishing']} being published"
             yield "open", f"{running['openFiles']} file(s), {sessions}", None
         if running["errors"] is not None:
             yield "errors", f"{running['errors']} since it was mounted", _alarm(running["errors"])
@@ -222,6 +246,14 @@ def _write_text(write: dict[str, Any], now_us: int) -> str:
         f"{write['scope']}  {name or '-'}  {describe_bytes(write['sizeBytes'])}  "
         f"{describe_age(write['collectedAt'], now_us)}"
     )
+
+
+def rate_text(rate: dict[str, Any]) -> str:
+    """`12 version(s), 1.5 MiB in the last minute`; each second, where that was not looked at."""
+    seconds, versions, size = rate["seconds"], rate["versions"], rate["payloadBytes"]
+    if seconds >= 60:
+        return f"{versions} version(s), {describe_bytes(size)} in the last minute"
+    return f"{versions / seconds:.0f} version(s), {describe_bytes(int(size / seconds))} each second"
 
 
 def _alarm(count: int) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from scopefs import __version__
 from scopefs.errors import ScopefsError
 from scopefs.model.stamps import format_collected_at
 from scopefs.mount.open_files import OpenFiles
@@ -44,9 +45,10 @@ class Health:
     def members(self) -> dict[str, Any]:
         """What status.json tells besides what the vault holds."""
         return {
-            "startedAt": format_collected_at(self._started_us),
+            "version": __version__, "startedAt": format_collected_at(self._started_us),
             "openFiles": sum(bool(file.handles) for file in self._open_files),
             "openSessions": sum(file.draft is not None for file in self._open_files),
+            "publishing": sum(file.publishing is not None for file in self._open_files),
             "errors": self._errors.count, "refused": self._refusals.count,
         }  # fmt: skip
 

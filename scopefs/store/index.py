@@ -33,6 +33,10 @@ REPAIR = "unmount, then `scopefs reindex` makes it again"
 NO_ROW = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 """What comes of a row that is missing, or holds what no code of ours has written."""
 
+RATE_US = 60_000_000
+RATE_VERSIONS = 2000
+"""How far `measure_rate` looks back, in time and in versions."""
+
 PAGE_BYTES = 2048
 """A commit writes whole pages to the WAL, some twenty of them, and checksums each: half of SQLite's
 usual size is less of both (`scripts/bench --page-bytes 4096` compares).
@@ -382,6 +386,22 @@ def sum_scopes(db: apsw.Connection) -> tuple[int, int, int]:
         " FROM scopes WHERE versions > 0",
     )[0]
     return int(row[0]), int(row[1]), int(row[2])
+
+
+def measure_rate(db: apsw.Connection, now_us: int) -> tuple[float, int, int]:
+    """What was stored lately: seconds looked at, versions, bytes of payload; by collectedAt.
+
+    A minute is looked at, and of it no more than the newest versions: this costs next to nothing.
+    """
+    versions, size, first_us = fetch(
+        db,
+        "SELECT COUNT(*), COALESCE(SUM(payload_size), 0), MIN(collected_us) FROM"
+        " (SELECT payload_size, collected_us FROM data_files WHERE collected_us > ?"
+        "  ORDER BY collected_us DESC LIMIT ?)",
+        (now_us - RATE_US, RATE_VERSIONS),
+    )[0]
+    span_us = RATE_US if versions < RATE_VERSIONS else max(now_us - first_us, 1)
+    return span_us / 1e6, versions, size
 
 
 def sum_bytes(db: apsw.Connection) -> int:

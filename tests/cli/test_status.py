@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,8 +15,10 @@ from subprocess import CompletedProcess
 import pytest
 
 from scopefs import Vault
-from scopefs.cli.status import describe_age, describe_bytes, read_running
+from scopefs.cli.status import describe_age, describe_bytes, rate_text, read_running
 from scopefs.model.stamps import parse_collected_at
+from scopefs.store import index
+from scopefs.store.index import measure_rate
 from tests.mounting import Mounted, run_scopefs
 
 Run = Callable[..., "CompletedProcess[bytes]"]
@@ -94,6 +97,57 @@ def test_status_does_not_wait_for_a_mount_that_hangs(tmp_path: Path, mounted: Mo
         assert read_running(holder, 0.2) is None
     finally:
         mounted.process.send_signal(signal.SIGCONT)
+
+
+def test_rate_is_of_the_last_minute(run: Run, filled: Path) -> None:
+    """Versions and bytes; of a vault that is in a hurry no more than the newest are looked at."""
+    assert (
+        "rate         4 version(s), 23 bytes in the last minute\n" in run("status").stdout.decode()
+    )
+    assert json.loads(run("status", "--json").stdout)["rate"] == {
+        "seconds": 60.0, "versions": 4, "payloadBytes": 23,
+    }  # fmt: skip
+    with Vault.open(filled) as vault, vault.read() as db:
+        now_us = vault.clock_us()
+        assert measure_rate(db, now_us + 61_000_000) == (60.0, 0, 0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(index, "RATE_VERSIONS", 2)
+            seconds, versions, size = measure_rate(db, now_us)
+    assert 0 < seconds < 60
+    # Whose second began before counts as older, so that which two these are is open.
+    assert versions == 2
+    assert 0 < size < 23
+
+
+def test_rate_in_words() -> None:
+    """A whole minute is told as it was, less than one for each second."""
+    assert rate_text({"seconds": 60.0, "versions": 1, "payloadBytes": 1536}) == (
+        "1 version(s), 1.5 KiB in the last minute"
+    )
+    assert rate_text({"seconds": 4.0, "versions": 2000, "payloadBytes": 8192}) == (
+        "500 version(s), 2.0 KiB each second"
+    )
+
+
+def test_long_lines_are_broken_on_a_narrow_terminal(filled: Path) -> None:
+    """Beside their titles, nothing of them is lost; a pipe gets them as they are."""
+    reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (24, 40))
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")
+    }
+    subprocess.run(
+        [sys.executable, "-m", "scopefs", "status", "--vault", filled], stdout=writing, check=True,
+        env=environment,
+    )  # fmt: skip
+    os.close(writing)
+    lines = os.read(reading, 65_536).decode().replace("\r", "").splitlines()
+    os.close(reading)
+    assert max(map(len, lines)) <= 40
+    begin = next(number for number, line in enumerate(lines) if line.startswith("vault "))
+    assert lines[begin + 1].startswith(" " * len("last writes  "))
+    end = next(number for number, line in enumerate(lines) if line.startswith("mounted "))
+    assert "".join(line[13:].strip() for line in lines[begin:end]) == str(filled)
 
 
 def test_status_is_in_colour_on_a_terminal_alone(filled: Path) -> None:
