@@ -190,7 +190,9 @@ def plan_install(
             )
         plan.steps.append(Write(_drop_ins(manager, name) / OTHERS_DROP_IN, _OTHERS))
     plan.steps.append(Run(manager.systemctl("daemon-reload")))
-    plan.steps.append(Run(manager.systemctl("enable", "--now", *_unit_names(name))))
+    plan.steps.append(Run(manager.systemctl("enable", *_unit_names(name))))
+    # What runs already is another scopefs after an upgrade, and has other options.
+    plan.steps.append(Run(manager.systemctl("restart", *_unit_names(name))))
     if linger and manager.scope:
         plan.steps.append(Run(["loginctl", "enable-linger"]))
     plan.notes = [
@@ -386,7 +388,14 @@ def install_command(
 ) -> None:  # fmt: skip
     """Write the units, mount the vault, and do so from now on.
 
-    Again after an upgrade, or if scopefs has moved: it writes the units anew.
+    Again after an upgrade, or if scopefs has moved: it writes the units anew, and mounts anew with
+    this scopefs. Who is writing then has 10 s to close the file.
+
+    \b
+    Example:
+        scopefs service install
+        scopefs service install photos --linger
+        sudo scopefs service install --system
     """
     _check_root(system, dry_run)
     manager = find_manager(system=system)
@@ -398,7 +407,13 @@ def install_command(
 @_system_option
 @_dry_run_option
 def remove_command(name: str, system: bool, dry_run: bool) -> None:
-    """Unmount the vault, and mount it no more. The vault itself stays."""
+    """Unmount the vault, and mount it no more. The vault itself stays.
+
+    \b
+    Example:
+        scopefs service remove
+        scopefs service remove photos --dry-run
+    """
     _check_root(system, dry_run)
     _carry_out(plan_remove(find_manager(system=system), name), dry_run)
 
@@ -408,7 +423,13 @@ def remove_command(name: str, system: bool, dry_run: bool) -> None:
 @_system_option
 @json_option
 def status_command(name: str | None, system: bool, as_json: bool) -> None:
-    """Show what systemd knows: of the vault NAME, or of all that are installed."""
+    """Show what systemd knows: of the vault NAME, or of all that are installed.
+
+    \b
+    Example:
+        scopefs service status
+        scopefs service status photos --json
+    """
     manager = find_manager(system=system)
     names = [name] if name is not None else manager.instances()
     found = [describe_instance(manager, each) for each in names]

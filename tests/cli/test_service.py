@@ -64,12 +64,13 @@ def units(home: Path) -> Path:
 
 
 def test_install_writes_and_enables(run: Service, home: Path, calls: Path) -> None:
-    """Three unit files, then daemon-reload, then `enable --now` of the mount and of the check."""
+    """Three unit files, then daemon-reload; mount and check are enabled, and begun anew."""
     run("install", "papers")
     assert sorted(path.name for path in units(home).iterdir()) == sorted(UNIT_FILES)
     assert calls.read_text().splitlines() == [
         "systemctl --user daemon-reload",
-        "systemctl --user enable --now scopefs@papers.service scopefs-verify@papers.timer",
+        "systemctl --user enable scopefs@papers.service scopefs-verify@papers.timer",
+        "systemctl --user restart scopefs@papers.service scopefs-verify@papers.timer",
     ]
 
 
@@ -79,7 +80,8 @@ def test_dry_run_only_prints(run: Service, home: Path, calls: Path) -> None:
         said = run("install", "--dry-run", *options).stdout.decode()
         assert said.count("write /") == len(UNIT_FILES)
         assert "Restart=on-failure" in said
-        assert "enable --now scopefs@vault.service scopefs-verify@vault.timer" in said
+        assert "enable scopefs@vault.service scopefs-verify@vault.timer" in said
+        assert "restart scopefs@vault.service scopefs-verify@vault.timer" in said
     assert calls.read_text() == ""
     assert list(home.iterdir()) == []
 

@@ -40,7 +40,7 @@ def is_said(title: str, *commands: str) -> bool:
 _SYSTEMCTL = """\
 #!/bin/sh
 case "$*" in
-*"enable --now scopefs@"*) exec scopefs mount ;;
+*"restart scopefs@"*) exec scopefs mount ;;
 *"disable --now scopefs@"*) exec scopefs umount ;;
 esac
 """

@@ -9,16 +9,19 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from scopefs import daemon
+import scopefs
+from scopefs import __version__, daemon
 from scopefs.cli.service import UNIT_FILES, find_manager, plan_install, plan_remove
 from scopefs.errors import NotFound
 from tests.mounting import PATIENCE_S, wait_until
@@ -399,6 +402,73 @@ def test_install_status_remove(desk: Desk) -> None:
         assert not any((units / file).exists() for file in UNIT_FILES)
         assert "nothing is installed" in service("status")
     assert len(desk.versions()) == 1
+
+
+def test_upgrade_while_mounted(desk: Desk) -> None:
+    """`service install` of the newer scopefs lets that one run; what is being written is kept."""
+    program = make_program(desk, "0.0.9")
+    with desk.log_in() as manager:
+        manager.run(program, "service", "install")
+        store(manager, desk, "profile.json", '{"name":"ada"}\n')
+        assert running_version(manager, desk) == "0.0.9"
+        [pid] = manager.show(UNIT, "MainPID")
+        # As pip does it, under the feet of the running mount.
+        set_version(desk, __version__)
+        assert "and this is" in manager.run(program, "status").stdout
+        script = 'exec 3>"$1"; echo one >&3; echo open; read -r _; echo two >&3'
+        late = desk.point / "instagram" / "profile" / "late.txt"
+        writer = subprocess.Popen(
+            manager.command("sh", "-c", script, "sh", late),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        with writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"open\n"
+            upgrade = subprocess.Popen(manager.command(program, "service", "install"))
+            wait_until(lambda: manager.show(UNIT, "ActiveState") == ["deactivating"])
+            writer.communicate(b"\n")
+            assert upgrade.wait(PATIENCE_S) == 0
+        assert running_version(manager, desk) == __version__
+        assert manager.show(UNIT, "ActiveState", "NRestarts") == ["active", "0"]
+        assert manager.show(UNIT, "MainPID") != [pid]
+        assert read(manager, desk, "profile.json") == '{"name":"ada"}\n'
+        assert read(manager, desk, "late.txt") == "one\ntwo\n"
+        assert "and this is" not in manager.run(program, "status").stdout
+
+
+def make_program(desk: Desk, version: str) -> Path:
+    """A scopefs of its own in the user's home, whose version can be changed as an upgrade does."""
+    venv = desk.home / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    place = site_packages(desk)
+    shutil.copytree(Path(scopefs.__file__).parent, place / "scopefs")
+    # What it needs besides is that of these tests.
+    (place / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    set_version(desk, version)
+    program = venv / "bin" / "scopefs"
+    program.write_text(f"#!{venv}/bin/python\nfrom scopefs.cli import main\nmain()\n")
+    program.chmod(0o755)
+    return program
+
+
+def site_packages(desk: Desk) -> Path:
+    """Where the user's own scopefs is."""
+    (found,) = (desk.home / "venv" / "lib").glob("python*/site-packages")
+    return found
+
+
+def set_version(desk: Desk, version: str) -> None:
+    """Let the user's own scopefs be another one."""
+    path = site_packages(desk) / "scopefs" / "__init__.py"
+    path.write_text(
+        re.sub(r'^__version__ = ".*"$', f'__version__ = "{version}"', path.read_text(), flags=re.M)
+    )
+
+
+def running_version(manager: UserManager, desk: Desk) -> str:
+    """Which scopefs serves the mount."""
+    text = manager.run("cat", desk.point / ".scopefs" / "status.json").stdout
+    return str(json.loads(text)["version"])
 
 
 def test_unit_for_servers(desk: Desk) -> None:
