@@ -4,8 +4,8 @@
 
 The rule, which is that of docs/semantics.md: in a block that begins with ```console, lines with
 `$ ` are commands, `> ` continues one, and what follows is what it prints, standard error included,
-with `...` for anything. Where nothing follows, it may print anything. Dates and mtimes are not
-compared. A command has to succeed, unless the page shows how it fails. A block that begins with
+with `...` for anything. Where nothing follows, it may print anything. Dates, ages and mtimes are
+not compared. A command has to succeed, unless the page shows how it fails. A block that begins with
 ```console not-tried: REASON
 is not typed, and its reason is told. No other blocks may stand in the page.
 """
@@ -23,7 +23,9 @@ from tests.docs.test_semantics import Step, read_steps, to_pattern
 PATIENCE_S = 900
 NOT_TRIED = "console not-tried: "
 _BLOCK = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
-_VARIES = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d(\.\d+)?Z|\b\d{19}\b")
+_VARIES = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d(\.\d+)?Z|\b\d{19}\b|just now|\b\d+ [a-z]+ ago\b"
+)
 _DRIVER = r"""
 cd ~/scopefs
 while IFS= read -r -d "" command; do

@@ -14,6 +14,7 @@ from scopefs.cli.options import (
     print_rows,
     vault_option,
 )
+from scopefs.cli.status import describe_age
 
 
 @click.command("ls")
@@ -23,7 +24,7 @@ from scopefs.cli.options import (
 def command(vault_path: Path, scope: str | None, as_json: bool) -> None:
     """List the scopes of the vault, or the names in SCOPE.
 
-    Scopes: name, number of versions, bytes, time of the newest. Names: bytes, name.
+    Scopes: name, number of versions, bytes, age of the newest. Names: bytes, name.
 
     \b
     Example:
@@ -47,9 +48,10 @@ def command(vault_path: Path, scope: str | None, as_json: bool) -> None:
                     for found in scopes
                 ])  # fmt: skip
             else:
+                now_us = vault.clock_us()
                 print_rows(
                     (found.scope, str(found.versions), str(found.bytes),
-                     time_text(found.latest_us) or "-")
+                     describe_age(time_text(found.latest_us), now_us))
                     for found in scopes
                 )  # fmt: skip
             return

@@ -14,6 +14,7 @@ from scopefs.cli.options import (
     print_rows,
     vault_option,
 )
+from scopefs.cli.status import describe_age
 
 if TYPE_CHECKING:
     from scopefs.vault import Vault
@@ -40,16 +41,23 @@ def command() -> None:
 @vault_option
 @json_option
 def list_command(vault_path: Path, as_json: bool) -> None:
-    """List them, oldest first: id, when, scope, name, bytes, why, which program wrote it."""
+    """List them, oldest first: id, when, scope, name, bytes, why, which program wrote it.
+
+    \b
+    Example:
+        scopefs partial list
+        scopefs partial list --json
+    """
     from scopefs.store.partial import name_of_story
 
     with open_to_read(vault_path) as vault:
         found = vault.partial()
+        now_us = vault.clock_us()
     if as_json:
         print_json(found)
         return
     print_rows(
-        (story["id"], _text(story, "at"), _text(story, "scope"),
+        (story["id"], describe_age(story.get("at"), now_us), _text(story, "scope"),
          name_text(name_of_story(story)) or "-", str(story["sizeBytes"]), _text(story, "reason"),
          _text(story, "process"))
         for story in found
@@ -74,6 +82,12 @@ def accept_command(
     """Make them the next versions of the names that they were meant for.
 
     What is in partial/ goes once the version is on the disk.
+
+    \b
+    Example:
+        scopefs partial accept 0aca7344
+        scopefs partial accept 0aca7344 --scope my.notes --name a.txt
+        scopefs partial accept --all
     """
     from scopefs.vault import Vault
 
@@ -98,7 +112,13 @@ def accept_command(
 @click.option("--all", "drop_all", is_flag=True, help="All of them.")
 @json_option
 def drop_command(vault_path: Path, ids: tuple[str, ...], drop_all: bool, as_json: bool) -> None:
-    """Remove them for good."""
+    """Remove them for good.
+
+    \b
+    Example:
+        scopefs partial drop 0aca7344
+        scopefs partial drop --all
+    """
     from scopefs.vault import Vault
 
     with Vault.open(vault_path) as vault:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scopefs.cli.options import json_option, print_json, print_rows, vault_option
+from scopefs.cli.status import describe_age
 
 if TYPE_CHECKING:
     from scopefs.store.tokens import Token
@@ -34,7 +35,12 @@ def command() -> None:
 @vault_option
 @json_option
 def show_command(vault_path: Path, as_json: bool) -> None:
-    """Print the default token, which may do everything; make it, if there is none."""
+    """Print the default token, which may do everything; make it, if there is none.
+
+    \b
+    Example:
+        curl -H "Authorization: Bearer $(scopefs token show)" http://127.0.0.1:8080/v1/data
+    """
     from scopefs.store.tokens import ensure_default_token
 
     token = ensure_default_token(_open(vault_path), _now())
@@ -48,15 +54,27 @@ def show_command(vault_path: Path, as_json: bool) -> None:
 @vault_option
 @json_option
 def list_command(vault_path: Path, as_json: bool) -> None:
-    """List tokens: name, rights, scopes, when it was made. Never the tokens themselves."""
+    """List tokens: name, rights, scopes, when it was made. Never the tokens themselves.
+
+    \b
+    Example:
+        scopefs token list
+    """
     from scopefs.store.tokens import load_tokens
+    from scopefs.vault import system_clock_us
 
     tokens = load_tokens(_open(vault_path))
     if as_json:
         print_json([_members(token) for token in tokens])
     else:
+        now_us = system_clock_us()
         print_rows(
-            (token.name, ",".join(token.rights), ",".join(token.scopes), token.created_at)
+            (
+                token.name,
+                ",".join(token.rights),
+                ",".join(token.scopes),
+                describe_age(token.created_at, now_us),
+            )
             for token in tokens
         )
 
@@ -74,7 +92,13 @@ def list_command(vault_path: Path, as_json: bool) -> None:
 def add_command(
     vault_path: Path, name: str, rights: str, scopes: tuple[str, ...], as_json: bool
 ) -> None:
-    """Make a token, and print it. It is not kept: what is kept is its hash."""
+    """Make a token, and print it. It is not kept: what is kept is its hash.
+
+    \b
+    Example:
+        scopefs token add phone --rights write --scope 'phone.*'
+        scopefs token add reader --rights read
+    """
     from scopefs.store.tokens import Right, add_token
 
     granted = [Right(right) for right in _RIGHTS[rights]]
@@ -93,6 +117,10 @@ def revoke_command(vault_path: Path, name: str, as_json: bool) -> None:
     """Forget a token: requests with it are refused from now on.
 
     The token `default` is made anew when it is next asked for.
+
+    \b
+    Example:
+        scopefs token revoke phone
     """
     from scopefs.store.tokens import revoke_token
 

@@ -17,6 +17,7 @@ from scopefs.cli.options import (
     print_rows,
     vault_option,
 )
+from scopefs.cli.status import describe_age
 
 if TYPE_CHECKING:
     from scopefs.store.trash import TrashEntry
@@ -52,17 +53,23 @@ def list_command(vault_path: Path, limit: int | None, as_json: bool) -> None:
 
     What is `scope` for a whole scope, `version` for one version, `withdrawn` for that of a
     temporary file which the program that wrote it has removed.
+
+    \b
+    Example:
+        scopefs trash list --limit 10
+        scopefs trash list --json
     """
 
     before: int | None = None
     found: list[dict[str, Any]] = []
     left = sys.maxsize if limit is None else limit
     with open_to_read(vault_path) as vault:
+        now_us = vault.clock_us()
         while left and (page := vault.trash(before=before, limit=min(left, _PAGE))):
             if as_json:
                 found += [_members(entry) for entry in page]
             else:
-                print_rows(_row(entry) for entry in page)
+                print_rows(_row(entry, now_us) for entry in page)
             before = page[-1].id
             left -= len(page)
     if as_json:
@@ -80,6 +87,10 @@ def restore_command(vault_path: Path, entries: tuple[int, ...], as_json: bool) -
     Versions get their old times again, names their old places. A name that another file has by now
     is left to that one; the version is in .versions/ all the same. If another version has the time
     of one of these, nothing is changed, and the command ends with 5.
+
+    \b
+    Example:
+        scopefs trash restore 17
     """
     from scopefs.vault import Vault
 
@@ -116,6 +127,12 @@ def empty_command(
     """Destroy entries of the trash, or all of it. Nothing brings them back.
 
     Payloads that another version has, in the trash or not, stay. Asks first, in a terminal.
+
+    \b
+    Example:
+        scopefs trash empty 17
+        scopefs trash empty --older-than 30d
+        scopefs trash empty --yes
     """
     from scopefs.vault import Vault
 
@@ -158,10 +175,11 @@ def _members(entry: "TrashEntry") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row(entry: "TrashEntry") -> tuple[str, ...]:
+def _row(entry: "TrashEntry", now_us: int) -> tuple[str, ...]:
     from scopefs.model.stamps import format_collected_at
 
     return (
-        str(entry.id), format_collected_at(entry.at_us), entry.what, entry.scope,
+        str(entry.id), describe_age(format_collected_at(entry.at_us), now_us), entry.what,
+        entry.scope,
         str(entry.versions), str(entry.payload_bytes), name_text(entry.name),
     )  # fmt: skip

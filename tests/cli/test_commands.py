@@ -15,10 +15,12 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import click
 import pytest
 
 from scopefs import Vault, __version__
-from scopefs.cli import COMMANDS
+from scopefs.cli import COMMANDS, group
+from scopefs.cli.mount_helper import command as mount_helper
 from scopefs.model.envelope import decode_envelope
 from scopefs.model.scope import parse_scope
 from scopefs.model.stamps import parse_collected_at
@@ -98,11 +100,30 @@ def test_help_names_every_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_shows_an_example(run: Run, command: str) -> None:
-    """Every command's --help has an example that calls it."""
-    text = run(command, "--help").stdout.decode()
-    assert re.search(rf"Example:\n +(.*\| )?scopefs {command}", text)
-    assert "--vault DIR" in text
+def test_help_of_a_command_tells_of_the_vault(run: Run, command: str) -> None:
+    """Every command, or every one of a group, takes it."""
+    assert "--vault DIR" in run(command, "--help").stdout.decode()
+
+
+def list_commands(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    """All commands, those in groups too, with the words that call them."""
+    if words:
+        yield " ".join(words), command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from list_commands(inner, *words, name)
+
+
+def test_help_of_every_command_shows_an_example_that_calls_it() -> None:
+    """Those of groups as well; each command that an example names is there."""
+    commands = {**dict(list_commands(group)), **dict(list_commands(mount_helper, "mount"))}
+    for words, command in commands.items():
+        text = command.get_help(click.Context(command, info_name=words))
+        example = text.partition("Example:\n")[2].partition("\n\n")[0]
+        called = re.findall(r"\bscopefs ([a-z][a-z ]*[a-z])", example)
+        assert "mount -t" in example or any(f"{each} ".startswith(words) for each in called), words
+        for each in called:
+            assert any(each.startswith(known) for known in commands), (words, each)
 
 
 def test_version(run: Run) -> None:
@@ -357,13 +378,16 @@ def test_get_of_a_damaged_version_ends_with_6(run: Run, path: Path) -> None:
 
 
 def test_ls_lists_scopes(run: Run, filled: Path) -> None:
-    """Each scope with its versions, bytes and newest time."""
-    lines = [line.split() for line in run("ls").stdout.decode().splitlines()]
+    """Each scope with its versions, bytes and newest time, for people as an age."""
+    lines = [re.split("  +", line) for line in run("ls").stdout.decode().splitlines()]
     assert [line[:3] for line in lines] == [["my.files", "3", "18"], ["my.files.shared", "1", "5"]]
+    assert all(re.fullmatch(r"just now|\d+ seconds ago", line[3]) for line in lines)
     listed = load(run("ls", "--json"))
     assert [found["scope"] for found in listed] == ["my.files", "my.files.shared"]
     assert [found["versionCount"] for found in listed] == [3, 1]
-    assert [found["latestCollectedAt"] for found in listed] == [line[3] for line in lines]
+    with Vault.open(filled) as vault:
+        newest = [vault.get(found["scope"]).collected_at for found in listed]
+    assert [found["latestCollectedAt"] for found in listed] == newest
 
 
 def test_ls_lists_names(run: Run, filled: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,15 +54,17 @@ def listed(run: Run) -> list[dict[str, Any]]:
 
 
 def test_list(run: Run, filled: Path) -> None:
-    """A row for each removal, newest first."""
+    """A row for each removal, newest first; when it was is told as an age, in JSON as a time."""
     scope, version = listed(run)
     assert (scope["what"], scope["scope"], scope["versionCount"]) == ("scope", "my.other", 1)
     assert (version["what"], version["name"], version["sizeBytes"]) == ("version", "a.txt", 5)
-    rows = [line.split() for line in run("trash", "list").stdout.decode().splitlines()]
-    assert rows == [
-        [str(scope["id"]), scope["at"], "scope", "my.other", "1", "5"],
-        [str(version["id"]), version["at"], "version", "my.files", "1", "5", "a.txt"],
+    rows = [re.split("  +", line) for line in run("trash", "list").stdout.decode().splitlines()]
+    assert [row[:1] + row[2:] for row in rows] == [
+        [str(scope["id"]), "scope", "my.other", "1", "5"],
+        [str(version["id"]), "version", "my.files", "1", "5", "a.txt"],
     ]
+    assert all(re.fullmatch(r"just now|\d+ seconds ago", row[1]) for row in rows)
+    assert all(entry["at"].endswith("Z") for entry in (scope, version))
     assert run("trash", "list", "-n", "1").stdout.count(b"\n") == 1
 
 
@@ -172,12 +175,13 @@ def test_partial_list(run: Run, partials: Path) -> None:
     """What is known about each, oldest first."""
     rows = run("partial", "list").stdout.decode().splitlines()
     assert [" ".join(row.split()) for row in rows] == [
-        "00000001 2026-01-21T10:00:00Z my.files A/n 5 killed cp",
+        "00000001 on 2026-01-21 my.files A/n 5 killed cp",
         "00000002 - my.files - 6 disk full -",
         "00000003 - - - 5 - -",
     ]
     found = json.loads(run("partial", "list", "--json").stdout)
     assert [story["id"] for story in found] == ["00000001", "00000002", "00000003"]
+    assert found[0]["at"] == "2026-01-21T10:00:00Z"
 
 
 def test_partial_accept(run: Run, partials: Path) -> None:
