@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import click
 
 from scopefs.cli.completion import complete_name, complete_scope
-from scopefs.cli.options import json_option, print_json, vault_option
+from scopefs.cli.options import absolute, json_option, print_json, vault_option
 from scopefs.cli.progress import Bar, CountedReads, progress_option, wants_bar
 from scopefs.errors import InvalidBody, InvalidQuery
 
@@ -37,7 +37,8 @@ def command(
     """Store a file, a directory's files, or standard input (-) as versions of SCOPE.
 
     Prints the collectedAt of each version once it is safe on the disk. Standard input has no name
-    unless --name gives it one: it then stands in the history alone.
+    unless --name gives it one: it then stands in the history alone. Of a directory's files those of
+    the vault itself are left out, and so is its mount.
 
     \b
     Example:
@@ -49,12 +50,15 @@ def command(
 
     receipts: list[dict[str, Any]] = []
     is_shown = wants_bar(progress, as_json=as_json)
-    total = _measure(scope, source, name) if is_shown else None
+    left_out = _find_own(vault_path, source)
+    for place in left_out:
+        click.echo(f"scopefs: {place}: left out, it is the vault itself", err=True)
+    total = _measure(scope, source, name, left_out) if is_shown else None
     with (
         Vault.open(vault_path, create=True) as vault,
         Bar("storing", total, is_shown=is_shown, at_least=_LARGE_BYTES) as bar,
     ):
-        for path, target, stored_name in _sources(scope, source, name):
+        for path, target, stored_name in _sources(scope, source, name, left_out):
             try:
                 with nullcontext(sys.stdin.buffer) if path is None else open(path, "rb") as file:
                     version = vault.put(
@@ -77,17 +81,28 @@ def command(
         print_json(receipts if source != "-" and os.path.isdir(source) else receipts[0])
 
 
-def _measure(scope: str, source: str, name: str | None) -> int | None:
+def _find_own(vault_path: Path, source: str) -> list[Path]:
+    """The vault's directory and its mount, as far as they lie below a directory to be stored."""
+    from scopefs.mount.point import find_holder
+    from scopefs.store.layout import Layout
+
+    holder = find_holder(Layout(vault_path))
+    own = [vault_path, *([Path(str(holder["mountpoint"]))] if holder else [])]
+    return [path for path in own if absolute(source) in path.parents]
+
+
+def _measure(scope: str, source: str, name: str | None, left_out: list[Path]) -> int | None:
     """How many bytes there are to store; None if nobody knows."""
     if source == "-":
         return None
     return sum(
-        os.path.getsize(path) for path, _, _ in _sources(scope, source, name) if path is not None
+        os.path.getsize(path)
+        for path, _, _ in _sources(scope, source, name, left_out) if path is not None
     ) or None  # fmt: skip
 
 
 def _sources(
-    scope: str, source: str, name: str | None
+    scope: str, source: str, name: str | None, left_out: list[Path]
 ) -> Iterator[tuple[str | None, str, str | None]]:
     """What is to be stored: path (None: standard input), scope, and name to store it under."""
     if source == "-":
@@ -98,7 +113,8 @@ def _sources(
         if name is not None:
             raise InvalidQuery("--name goes with one file, not with a directory")
         for directory, folders, files in os.walk(source):
-            folders.sort()
+            base = absolute(directory)
+            folders[:] = sorted(folder for folder in folders if base / folder not in left_out)
             for file in sorted(files):
                 path = os.path.join(directory, file)
                 if os.path.isfile(path):

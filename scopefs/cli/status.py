@@ -229,7 +229,7 @@ def _rows(found: dict[str, Any], now_us: int) -> Iterator[tuple[str, str, str | 
         None,
     )  # fmt: skip
     since = ""
-    if running is not None and running["refused"] is not None:
+    if found["refusals"] and running is not None and running["refused"] is not None:
         since = f", {running['refused']} since it was mounted"
     yield "refusals", f"{found['refusals']}{since}", None
     if found["lastRefusal"]:

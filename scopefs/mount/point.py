@@ -139,7 +139,8 @@ def _lock_patiently(fd: int, path: Path, wait_s: float) -> None:
             if is_mounted(point) or time.monotonic() >= deadline:
                 raise VaultInUse(
                     f"{path.parent} is already mounted at {holder.get('mountpoint', 'a place')} "
-                    f"by process {holder.get('pid', 'unknown')}"
+                    f"by process {holder.get('pid', 'unknown')}: unmount it first, "
+                    "or mount it with `-o ro`"
                 ) from None
             time.sleep(0.02)
 

@@ -233,6 +233,27 @@ def test_put_directory_with_lower_case_folders(run: Run, path: Path, tmp_path: P
     assert sorted(found) == [b"a", b"b"]
 
 
+def test_put_directory_leaves_the_vault_and_its_mount_out(tmp_path: Path) -> None:
+    """Who stores the home directory does not store the vault in itself; it is said."""
+    home = tmp_path / "home"
+    vault, point = home / ".local" / "vault", home / "vault"
+    run_scopefs("mount", point, vault=vault)
+    try:
+        (point / "my" / "files").mkdir(parents=True)
+        (point / "my" / "files" / "a.txt").write_text("in the vault")
+        (home / "mine.txt").write_text("mine")
+        (home / ".local" / "other.txt").write_text("other")
+        done = run_scopefs("put", "my.home", home, vault=vault)
+    finally:
+        run_scopefs("umount", point, vault=vault)
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr.decode() == "".join(
+        f"scopefs: {place}: left out, it is the vault itself\n" for place in (vault, point)
+    )
+    with Vault.open(vault) as opened:
+        assert {name for name, _ in opened.names("my.home")} == {b"mine.txt", b".local/other.txt"}
+
+
 def test_put_json_receipts(run: Run, path: Path, tmp_path: Path) -> None:
     """--json prints the receipt of a file, and a list of receipts for a directory."""
     (tmp_path / "d").mkdir()

@@ -145,7 +145,7 @@ def test_second_mount_of_a_vault_names_the_first(start: Start, tmp_path: Path) -
     """A vault has one mount at a time: the refusal names the holder's pid and place."""
     mounted = start()
     done = mount(mounted.vault, tmp_path / "second")
-    check_refusal(done, UNAVAILABLE, str(mounted.process.pid), str(mounted.point))
+    check_refusal(done, UNAVAILABLE, str(mounted.process.pid), str(mounted.point), "-o ro")
     assert not is_mounted(tmp_path / "second")
     mounted.make_scope()
     mounted.stop()
