@@ -236,7 +236,8 @@ def check_answer(point: Path, patience_s: float) -> Iterator[Finding]:
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
             yield Finding("mounts", "problem", f"{point} is dead: its process is gone",
-                          f"`fusermount3 -uz {point}`, then mount again")  # fmt: skip
+                          f"`scopefs mount` there takes its place; `fusermount3 -uz {point}` only "
+                          "clears it away")  # fmt: skip
         elif error.errno == errno.EACCES:
             yield Finding("mounts", "ok", f"{point} belongs to another user")
         else:
@@ -251,12 +252,12 @@ def check_mountpoint(point: Path, vault: Path) -> Iterator[Finding]:
     from scopefs.mount.point import find_mounts, is_mounted
 
     check = "mount point"
+    if is_mounted(point):
+        # Whether it answers is told of each mount.
+        return
     if point in find_mounts():
-        if is_mounted(point):
-            yield Finding(check, "ok", f"a scopefs is mounted at {point}")
-        else:
-            yield Finding(check, "problem", f"something else is mounted at {point}",
-                          "unmount that, or name another place")  # fmt: skip
+        yield Finding(check, "problem", f"something else is mounted at {point}",
+                      "unmount that, or name another place")  # fmt: skip
         return
     if point == vault or point in vault.parents or vault in point.parents:
         yield Finding(check, "problem", f"{point} and the vault {vault} lie in each other",

@@ -135,6 +135,7 @@ def test_dead_mount(mounted: Mounted, start: Callable[..., Mounted]) -> None:
     assert code == 6
     assert "is dead" in found["mounts"].what
     assert f"fusermount3 -uz {other.point}" in found["mounts"].do
+    assert "mount point" not in found
     assert problems(doctor.check_answer(mounted.point, 20)) == []
 
 
