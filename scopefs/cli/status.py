@@ -55,7 +55,7 @@ def command(vault_path: Path, as_json: bool) -> None:
         scopefs status
         scopefs status --json
     """
-    from scopefs.mount.point import find_holder
+    from scopefs.mount.point import find_holder, find_mounts_of
 
     with open_to_read(vault_path) as vault:
         found = vault.status()
@@ -66,11 +66,17 @@ def command(vault_path: Path, as_json: bool) -> None:
         partial_bytes = sum(int(story["sizeBytes"]) for story in vault.partial())
         removals, trash_bytes = sum_trash(vault)
         disk = os.statvfs(vault.layout.root)
+        places = find_mounts_of(vault.layout.root)
     running = read_running(holder, _MOUNT_PATIENCE_S) if holder is not None else None
     if running is not None:
         # The mount's own, not that of this command.
         found["durability"] = running.get("durability", found["durability"])
     found["mount"] = holder
+    found["readOnlyMounts"] = [str(place) for place, read_only in places.items() if read_only]
+    held = None if holder is None else holder.get("mountpoint")
+    found["deadMounts"] = [
+        str(place) for place, read_only in places.items() if not read_only and str(place) != held
+    ]
     found["refusals"] = len(lines)
     found["lastRefusal"] = json.loads(lines[-1]) if lines else None
     found["lastWrites"] = last_writes
@@ -195,6 +201,10 @@ def _rows(found: dict[str, Any], now_us: int) -> Iterator[tuple[str, str, str | 
             f"by scopefs {running['version']}, and this is {__version__}: unmount, and mount again",
             "yellow",
         )
+    for place in found["readOnlyMounts"]:
+        yield "", f"{place}, only to be read", None
+    for place in found["deadMounts"]:
+        yield "", f"{place} is dead, its process is gone: `scopefs mount {place}`", "red"
     yield "file system", f"{backing['type']} at {backing['mountpoint']}", None
     for warning in backing["warnings"]:
         yield "", f"{backing['type']} {warning}", "yellow"

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from scopefs.errors import MountRefused, VaultInUse
@@ -62,12 +63,25 @@ def find_holder(layout: Layout) -> dict[str, object] | None:
 
 def find_mounts() -> dict[Path, str]:
     """What is mounted where, by the kernel's table: mountpoint to file system type."""
-    mounts: dict[Path, str] = {}
+    return {Path(fields[4]): fields[fields.index("-") + 1] for fields in _read_table()}
+
+
+def find_mounts_of(vault: Path) -> dict[Path, bool]:
+    """Where a vault is mounted, and whether only to be read; mounts whose process is gone, too."""
+    return {
+        Path(fields[4]): "ro" in fields[5].split(",")
+        for fields in _read_table()
+        if fields[fields.index("-") + 1 :][:2] == [f"fuse.{FILE_SYSTEM_NAME}", str(vault)]
+    }
+
+
+def _read_table() -> Iterator[list[str]]:
+    """The kernel's table of mounts: the fields of each line (proc_pid_mountinfo(5))."""
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields = line.decode("utf-8", "surrogateescape").split(" ")
-        point = _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
-        mounts[Path(point)] = fields[fields.index("-") + 1]
-    return mounts
+        yield [
+            _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), field)
+            for field in line.decode("utf-8", "surrogateescape").split(" ")
+        ]
 
 
 def is_mounted(mountpoint: Path) -> bool:
@@ -113,8 +127,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         text = done.stderr.strip().removeprefix("fusermount3: ")
-        hint = "; close the programs that use it (see `fuser -vm`)" if "busy" in text else ""
-        raise MountRefused(f"{mountpoint} cannot be unmounted: {text}{hint}")
+        if "busy" in text:
+            raise MountRefused(
+                f"{mountpoint} is busy: close the programs that use it "
+                f"(`fuser -vm {mountpoint}` names them), and leave it with every shell"
+            )
+        raise MountRefused(f"{mountpoint} cannot be unmounted: {text}")
 
 
 def _is_stale(mountpoint: Path) -> bool:

@@ -46,7 +46,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import platformdirs
@@ -146,7 +146,7 @@ class Option:
         try:
             return msgspec.convert(value, self.type)
         except msgspec.ValidationError as error:
-            raise InvalidConfig(f"{where}: {self.name}: {error}") from error
+            raise InvalidConfig(f"{where}: {self.name}: {self._explain(error)}") from error
 
     def parse(self, text: str, where: str) -> Any:
         """A value from text: of a variable or a mount option. Raises `InvalidConfig`."""
@@ -160,7 +160,12 @@ class Option:
         try:
             return msgspec.convert(value, self.type, strict=False)
         except (msgspec.ValidationError, ValueError) as error:
-            raise InvalidConfig(f"{where}={text}: {error}") from error
+            raise InvalidConfig(f"{where}={text}: {self._explain(error)}") from error
+
+    def _explain(self, error: Exception) -> str:
+        """What msgspec says; of a word that is none of a few, with those."""
+        words = get_args(self.type) if get_origin(self.type) is Literal else ()
+        return f"{error}; it may be {' or '.join(map(repr, words))}" if words else str(error)
 
 
 def _list_options() -> Iterator[Option]:

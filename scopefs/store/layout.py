@@ -192,7 +192,10 @@ def load_vault_file(layout: Layout) -> VaultFile:
     try:
         found = msgspec.json.decode(content, type=VaultFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotAVault(f"{layout.vault_json} is no description of a vault: {error}") from error
+        raise NotAVault(
+            f"{layout.vault_json} is no description of a vault: {error}; take it from a backup "
+            "(docs/format.md says what stands there)"
+        ) from error
     if found.format > FORMAT:
         raise NewerFormat(
             f"{layout.root} has format {found.format}; this scopefs knows {FORMAT}: "

@@ -88,6 +88,29 @@ def test_size(size: int, said: str) -> None:
     assert describe_bytes(size) == said
 
 
+def test_mounts_that_only_read_and_dead_ones_are_told(
+    start: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """The kernel knows them; a dead one is told with what to type, beside a new mount too."""
+    mounted = start("a vault, old", "my mnt")
+    reading = start("a vault, old", "looking", "-o", "ro")
+    found = json.loads(run_scopefs("status", "--json", vault=mounted.vault).stdout)
+    assert found["mount"]["mountpoint"] == str(mounted.point)
+    assert (found["readOnlyMounts"], found["deadMounts"]) == ([str(reading.point)], [])
+    mounted.process.kill()
+    mounted.process.wait()
+    told = run_scopefs("status", vault=mounted.vault).stdout.decode()
+    assert re.search(r"^mounted +no$", told, re.MULTILINE)
+    assert f" {reading.point}, only to be read\n" in told
+    assert f" {mounted.point} is dead, its process is gone: `scopefs mount" in told
+    again = start("a vault, old", "again")
+    found = json.loads(run_scopefs("status", "--json", vault=mounted.vault).stdout)
+    assert found["mount"]["mountpoint"] == str(again.point)
+    assert found["deadMounts"] == [str(mounted.point)]
+    again.stop()
+    reading.stop()
+
+
 def test_status_does_not_wait_for_a_mount_that_hangs(tmp_path: Path, mounted: Mounted) -> None:
     """What a stopped mount would tell is left out."""
     holder: dict[str, object] = {"pid": mounted.process.pid, "mountpoint": str(mounted.point)}
