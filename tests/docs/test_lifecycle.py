@@ -47,7 +47,7 @@ esac
 
 
 def test_uninstall(tmp_path: Path) -> None:
-    """As the paragraph has it: no unit, no program, no mount; the vault, and nothing but it."""
+    """As the paragraph has it: no unit, program, mount or configuration; nothing but the vault."""
     paragraph = read_paragraph("Uninstall")
     assert is_said("Uninstall", "scopefs service remove")
     steps = read_steps(re.findall(r"```console\n(.*?)```", paragraph, re.DOTALL)[0])
@@ -76,6 +76,9 @@ def test_uninstall(tmp_path: Path) -> None:
         ).stdout  # fmt: skip
 
     vault = home / ".local/share/scopefs/vault"
+    config = home / ".config" / "scopefs" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[log]\nlevel = 'debug'\n")
     shell("scopefs service install")
     try:
         assert is_mounted(home / "vault")
@@ -85,6 +88,8 @@ def test_uninstall(tmp_path: Path) -> None:
         )
         said = shell("scopefs service remove")
         assert not is_mounted(home / "vault")
+        # Its log is the user's, outside of the vault.
+        shell("scopefs mount -o ro && scopefs umount ~/vault")
         # So that there is something to unmount, as there is without a service.
         shell("scopefs mount")
         for step in steps:
