@@ -54,6 +54,15 @@ def logging_to(path: Path | None, config: LogConfig) -> Iterator[None]:
         handler.close()
 
 
+def log_version(logger: logging.Logger, scope: str, stamp: str, name: bytes, size: int) -> None:
+    """Log that a version is published: one line, whatever its name holds."""
+    text = name.decode("utf-8", "backslashreplace")
+    logger.info(
+        "%s %s %s", scope, stamp, text if text.isprintable() else repr(text),
+        extra={"members": {"scope": scope, "stamp": stamp, "name": text, "sizeBytes": size}},
+    )  # fmt: skip
+
+
 class _SmallLog(RotatingFileHandler):
     """A log that is kept small, at the cost of one question per line, not three."""
 

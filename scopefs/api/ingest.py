@@ -1,6 +1,7 @@
 """Handlers that change the vault: POST and PUT of payloads, DELETE of scopes and names."""
 
 import hashlib
+import logging
 from contextlib import suppress
 from functools import partial
 
@@ -21,12 +22,14 @@ from scopefs.api.queries import (
 )
 from scopefs.api.wire import Stored
 from scopefs.errors import InvalidQuery, NoSpace, NotFound, Unavailable
+from scopefs.logs import log_version
 from scopefs.model.scope import Scope, parse_scope
-from scopefs.model.stamps import format_collected_at
+from scopefs.model.stamps import format_collected_at, format_stamp
 from scopefs.store.receipts import Once
 
 KEY_MAX = 255
 _WRITER = "http"
+_LOG = logging.getLogger(__name__)
 
 
 async def store_data(served: Served, asked: Asked, request: Request) -> Response:
@@ -88,6 +91,10 @@ async def _store(
             raise
         if stored.is_repeated:
             draft.discard()
+        else:
+            log_version(
+                _LOG, stored.scope, format_stamp(stored.collected_us), name or b"", draft.size
+            )
     headers = {"idempotent-replayed": "true"} if stored.is_repeated else None
     return reply(201, Stored(stored.scope, format_collected_at(stored.collected_us)), headers)
 

@@ -5,8 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from scopefs.cli.options import http_options, json_option, log_options, vault_option
+from scopefs.cli.options import (
+    http_options,
+    json_option,
+    load_configured,
+    log_options,
+    vault_option,
+)
 from scopefs.errors import InvalidQuery
 
 if TYPE_CHECKING:
@@ -21,13 +28,15 @@ if TYPE_CHECKING:
 @http_options
 @log_options
 @json_option
+@click.pass_context
 def command(
-    vault_path: Path, http: str, http_auth: str, http_max_body: int, log_level: Any,
-    log_format: Any, as_json: bool,
+    ctx: click.Context, /, vault_path: Path, http: str, http_auth: str, http_max_body: int,
+    log_level: Any, log_format: Any, as_json: bool,
 ) -> None:  # fmt: skip
     """Serve the HTTP door without a mount, until Ctrl+C.
 
-    Who asks needs a token: `scopefs token show` tells the default one.
+    Who asks needs a token: `scopefs token show` tells the default one. Unless a level is set, only
+    warnings and errors are logged; with --log-level info each version, too.
 
     \b
     Example:
@@ -43,6 +52,10 @@ def command(
     def announce(bound: str) -> None:
         click.echo(json.dumps({"listening": bound}) if as_json else f"listening on {bound}")
 
+    is_asked = ctx.get_parameter_source("log_level") is ParameterSource.COMMANDLINE
+    if not is_asked and load_configured(ctx)["log.level"].origin == "default":
+        # Nobody watches this for long: the access log has every request.
+        log_level = "warning"
     address, options = parse_http(http, http_auth, http_max_body)
     with logging_to(None, LogConfig(log_level, log_format)):
         run_serve(vault_path, address, options, announce)

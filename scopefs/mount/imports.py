@@ -8,6 +8,7 @@ Source: docs/semantics.md, X.
 """
 
 import itertools
+import logging
 import stat
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,7 @@ from scopefs.errors import (
     ScopefsError,
     TooLarge,
 )
+from scopefs.logs import log_version
 from scopefs.model.imports import ENVELOPE_MAX_BYTES
 from scopefs.model.naming import VERSIONS_NAME, NodeKind, Place, show_name
 from scopefs.model.scope import Scope, parse_scope
@@ -36,6 +38,7 @@ from scopefs.store.drafts import Draft
 from scopefs.store.tree import Entry
 from scopefs.vault import Vault
 
+_LOG = logging.getLogger(__name__)
 _SUFFIX = b".json"
 
 
@@ -152,7 +155,7 @@ class Imports:
         ending: tuple[int, bytes] | None = None,
     ) -> None:  # fmt: skip
         try:
-            await in_thread(
+            imported = await in_thread(
                 partial(
                     self._vault.import_envelope, self._scope(scope_node), collected_us, content,
                     ending=ending,
@@ -161,6 +164,11 @@ class Imports:
         except ScopefsError as error:
             self._explain(scope_node, name, error)
             raise
+        version = imported.version
+        if not imported.was_there:
+            log_version(
+                _LOG, version.scope, version.stamp, version.name or b"", version.payload_size
+            )
 
     def _parse_name(self, scope_node: int, name: bytes) -> int:
         try:

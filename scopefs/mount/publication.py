@@ -14,6 +14,7 @@ from typing import NamedTuple
 import trio
 
 from scopefs.commits import apply_all
+from scopefs.logs import log_version
 from scopefs.model.payload import Kind
 from scopefs.model.sessions import Outcome, plan_release
 from scopefs.mount.errnos import is_expected
@@ -253,14 +254,7 @@ class Publisher:
             self._recent.move_to_end(file.node)
             if len(self._recent) > _RECENT_MAX:
                 self._recent.popitem(last=False)
-            # In a line of its own, whatever the name holds.
-            name = file.name.decode("utf-8", "backslashreplace")
-            shown = name if name.isprintable() else repr(name)
-            _LOG.info(
-                "%s %s %s", version.scope, version.stamp, shown,
-                extra={"members": {"scope": version.scope, "stamp": version.stamp, "name": name,
-                                   "sizeBytes": size}},
-            )  # fmt: skip
+            log_version(_LOG, version.scope, version.stamp, file.name, size)
 
     async def _note_failure(self, file: OpenFile, error: BaseException) -> None:
         _LOG.error(

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from scopefs.logs import logging_to
 from scopefs.store.config import LogConfig
 from tests.mount.reading import count_versions
-from tests.mounting import Mounted
+from tests.mounting import Mounted, run_scopefs
 
 Start = Callable[..., Mounted]
 
@@ -117,6 +119,58 @@ def test_mount_logs_a_line_for_each_version(start: Start, how: str) -> None:
             r"'two\nlines'", "Größe",
         ]  # fmt: skip
     mounted.stop()
+
+
+def test_versions_by_http_and_by_import_are_logged_too(start: Start, tmp_path: Path) -> None:
+    """Once each; a request that is repeated has made none."""
+    door = tmp_path / "door"
+    mounted = start("vault", "mnt", "--log-format", "json", "--http", f"unix:{door}")
+    token = run_scopefs("token", "show", vault=mounted.vault).stdout.decode().strip()
+    for _ in range(2):
+        subprocess.run(
+            ["curl", "-sf", "--unix-socket", door, "http://localhost/v1/data/my.posted", "-d", "{}",
+             "-H", f"Authorization: Bearer {token}", "-H", "Idempotency-Key: one",
+             "-H", "Content-Type: application/json"],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    scope = mounted.make_scope()
+    (scope / "a.txt").write_text("content")
+    version = next(path for path in (scope / ".versions").iterdir() if "Z" in path.name)
+    envelope = version.read_bytes()
+    run_scopefs("rm", "--forever", "my.files", version.stem, vault=mounted.vault)
+    version.write_bytes(envelope)
+    version.write_bytes(envelope)
+    mounted.stop()
+    told = [json.loads(line) for line in mounted.log.splitlines()]
+    found = [(line["scope"], line["name"], line["sizeBytes"]) for line in told if "stamp" in line]
+    assert found == [("my.posted", "", 2), ("my.files", "a.txt", 7), ("my.files", "a.txt", 7)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level", "lines"),
+    [((), None, 0), (("--log-level", "info"), None, 1), ((), "info", 1),
+     (("--log-level", "error"), "info", 0)],
+)  # fmt: skip
+def test_serve_logs_versions_if_it_is_asked_to(
+    tmp_path: Path, arguments: tuple[str, ...], level: str | None, lines: int
+) -> None:
+    """By a flag or by what is configured; else nothing but what went wrong."""
+    environment = {**os.environ, **({"SCOPEFS_LOG_LEVEL": level} if level else {})}
+    with subprocess.Popen(
+        [sys.executable, "-m", "scopefs", "serve", "--http", "127.0.0.1:0", "--http-auth", "none",
+         "--vault", tmp_path / "vault", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        request = urllib.request.Request(f"{url}/v1/data/my.files", b"{}", method="POST",
+                                         headers={"Content-Type": "application/json"})  # fmt: skip
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 201
+        server.terminate()
+        _, log = server.communicate()
+    assert len(log.splitlines()) == lines
+    assert server.returncode == 0
 
 
 def test_mount_logs_only_what_is_asked_for(start: Start) -> None:
