@@ -199,6 +199,12 @@ def plan_install(
         f"the vault {manager.vault_path(name)} is mounted at {point}, now and at every "
         + ("login" if manager.scope else "boot"),
         f"it is checked once a week: `scopefs service status{manager.option}` says how that went",
+        *(
+            f"{other} goes on as it was; after an upgrade: "
+            f"`scopefs service install{manager.option} {other}`"
+            for other in manager.instances()
+            if other != name
+        ),
         *(_user_notes(allow_other, linger) if manager.scope else _system_notes(name, point)),
     ]
     return plan

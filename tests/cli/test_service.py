@@ -142,6 +142,7 @@ def test_remove_keeps_the_files_for_other_vaults(home: Path, calls: Path) -> Non
     manager = find_manager(system=False)
     for file in UNIT_FILES:
         (manager.units / file).write_text(manager.render(file))
+    assert "vault goes on as it was" in "\n".join(plan_install(manager, "papers").notes)
     plan = service.plan_remove(manager, "papers")
     assert not any(isinstance(step, Remove) for step in plan.steps)
     with pytest.raises(NotFound, match="installed: papers, vault"):
