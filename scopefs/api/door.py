@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scopefs.api.access import Tokens
 from scopefs.api.bodies import is_last, linger
+from scopefs.api.connections import WANT_BODY
 from scopefs.api.content import reply
 from scopefs.api.context import Asked, Served
 from scopefs.api.queries import check_escapes
@@ -42,9 +43,6 @@ class Door:
         self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -120,6 +118,7 @@ class _Exchange:
         self.origin: str | None = None
         self.started_s = time.perf_counter()
         self._receive = receive
+        self._want_body = scope.get("state", {}).get(WANT_BODY)
         self._send = send
         names = {name for name, value in scope["headers"] if value != b"0"}
         self._is_read = not names & {b"content-length", b"transfer-encoding"}
@@ -132,6 +131,11 @@ class _Exchange:
             self._note(self._scope, self)
 
     async def receive(self) -> Message:
+        if self._want_body is not None and not self._is_read:
+            await self._want_body()
+        return await self._receive_unasked()
+
+    async def _receive_unasked(self) -> Message:
         message = await self._receive()
         self.asked.bytes_in += len(message.get("body", b""))
         self._is_read = self._is_read or is_last(message)
@@ -156,7 +160,7 @@ class _Exchange:
             self.end()
         if is_final and not self._is_read:
             await self._send({**message, "more_body": True})
-            await linger(self.receive)
+            await linger(self._receive_unasked)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 

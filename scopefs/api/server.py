@@ -7,12 +7,11 @@ import socket
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
-import hypercorn.config
-import hypercorn.trio
 import trio
+from hypercorn.config import Config
 
+from scopefs.api.connections import serve_connections
 from scopefs.api.context import HttpOptions
 from scopefs.api.routes import build_app
 from scopefs.errors import InvalidQuery, Unavailable
@@ -155,9 +154,7 @@ async def serve_http(
     ensure_token(vault, options)
     _raise_file_limit()
     path = listener.getsockname() if options.is_unix else None
-    config = hypercorn.config.Config()
-    # Given away, so that whoever comes after the stop is refused at once.
-    config.bind = [f"fd://{listener.detach()}"]
+    config = Config()
     config.graceful_timeout = GRACE_S
     config.keep_alive_timeout = IDLE_S
     config.keep_alive_max_requests = _REQUESTS_PER_CONNECTION
@@ -165,10 +162,10 @@ async def serve_http(
     config.include_server_header = False
     config.errorlog = None
     try:
-        await hypercorn.trio.serve(
-            cast(Any, build_app(vault, options, stop)), config, shutdown_trigger=stop.wait,
-            mode="asgi", task_status=cast(Any, task_status),
-        )  # fmt: skip
+        # Given away, so that whoever comes after the stop is refused at once.
+        given = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+        app = build_app(vault, options, stop)
+        await serve_connections(app, config, given, stop, task_status=task_status)
     finally:
         if path is not None:
             Path(path).unlink(missing_ok=True)

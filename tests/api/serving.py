@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +138,32 @@ def read_answer(connection: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
+def read_reply(connection: socket.socket) -> bytes:
+    """One answer, whole, of a connection that may go on."""
+    reply = b""
+    while b"\r\n\r\n" not in reply:
+        piece = connection.recv(65_536)
+        assert piece, reply
+        reply += piece
+    found = re.search(rb"\r\ncontent-length: (\d+)\r\n", reply)
+    size = reply.index(b"\r\n\r\n") + 4 + (int(found[1]) if found else 0)
+    while len(reply) < size:
+        piece = connection.recv(size - len(reply))
+        assert piece, reply
+        reply += piece
+    return reply
+
+
 def list_staged(vault: Path) -> list[Path]:
     """What lies in staging/ with anything in it."""
-    return [p for p in (vault / "staging").rglob("*") if p.is_file() and p.stat().st_size]
+    found = []
+    for path in (vault / "staging").rglob("*"):
+        # The server may remove it meanwhile.
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            if stat.S_ISREG(state.st_mode) and state.st_size:
+                found.append(path)
+    return found
 
 
 def read_status_kib(pid: int, field: str = "VmRSS") -> int:

@@ -3,22 +3,29 @@
 import base64
 import hashlib
 import json
+import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import h2.connection
 import pytest
+import trio
+from hypercorn.events import Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
 
 from scopefs import Vault
+from scopefs.api.server import open_listener, parse_address, serve_http
 from tests.api.serving import (
     Served,
     count_files,
     error_of,
     list_staged,
     read_answer,
+    read_reply,
     read_status_kib,
 )
 from tests.mounting import wait_until
@@ -86,12 +93,28 @@ def test_idle_connections(served: Served) -> None:
 def test_heads_that_are_none(served: Served, head: bytes) -> None:
     """Huge, garbled or contradictory heads are refused."""
     with served.connect() as connection:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head)
-            answer = connection.recv(65_536)
-        except (BrokenPipeError, ConnectionResetError):
-            answer = b""
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer[:100]
+        answer = read_answer(connection)
+    # Who is cut off while it still sends may not get all of it.
+    assert answer.startswith(b"HTTP/1.1 4") or (answer == b"" and len(head) > 100_000), answer[:100]
+    body = answer.partition(b"\r\n\r\n")[2]
+    if body or len(head) < 100_000:
+        error = json.loads(body)
+        assert list(error) == ["error", "message", "details"]
+        assert error["error"] in ("INVALID_QUERY", "CONTENT_TOO_LARGE", "FORBIDDEN")
+    check_others(served)
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+def test_a_chunk_that_is_none(served: Served, method: str) -> None:
+    """What cannot be read in a body is INVALID_BODY; a HEAD hears the status alone."""
+    with served.connect() as connection:
+        head = served.head(method, "/v1/data/no.chunk", "Transfer-Encoding: chunked")
+        connection.sendall(head + b"zz\r\n{}\r\n0\r\n\r\n")
+        answer = read_answer(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert (b'{"error":"INVALID_BODY"' in answer) == (method == "POST")
     check_others(served)
 
 
@@ -198,16 +221,109 @@ def test_a_connection_is_used_again(served: Served) -> None:
             assert client.head("/v1/data/again.big?content=raw").status_code == 200
 
 
-def test_web_sockets_are_refused(served: Served) -> None:
-    """An upgrade that nobody offers is refused, without a token too."""
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_upgrades_are_passed_over(served: Served, protocol: str) -> None:
+    """An upgrade that nobody offers: the request is answered as it is, in the shape of errors."""
     with served.connect() as connection:
         connection.sendall(
-            b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            b"GET /v1/data HTTP/1.1\r\nHost: localhost\r\nUpgrade: %b\r\n"
+            b"Connection: Upgrade, HTTP2-Settings\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nHTTP2-Settings: ?\r\n\r\n"
+            % protocol.encode()
         )
-        assert connection.recv(100).startswith(b"HTTP/1.1 403")
+        answer = read_reply(connection)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b'{"error":"MISSING_AUTH"' in answer
     check_others(served)
+
+
+def test_regression_a_refused_body_over_http2_ended_the_server(
+    serve: Callable[..., Served],
+) -> None:
+    """HTTP/2, where hypercorn breaks at what comes behind a refusal, is not spoken."""
+    server = serve()
+    http2 = h2.connection.H2Connection()
+    http2.initiate_connection()
+    http2.send_headers(
+        1,
+        [(":method", "POST"), (":path", "/v1/data/No"), (":scheme", "http"),
+         (":authority", "localhost")],
+    )  # fmt: skip
+    request = http2.data_to_send()
+    http2.send_data(1, bytes(10_000))
+    with server.connect() as connection:
+        connection.sendall(request)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 4")
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(http2.data_to_send())
+        read_answer(connection)
+    check_others(server)
+    server.stop()
+
+
+async def test_what_breaks_in_a_connection_ends_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others are served, and the log tells."""
+    good = H11Protocol.handle
+
+    async def handle(protocol: H11Protocol, event: Event) -> None:
+        if isinstance(event, RawData) and event.data.startswith(b"break"):
+            raise KeyError(1)
+        await good(protocol, event)
+
+    monkeypatch.setattr(H11Protocol, "handle", handle)
+    listener, stop = open_listener(parse_address("127.0.0.1:0")), trio.Event()
+    host, port = listener.getsockname()
+    with Vault.open(tmp_path / "vault", create=True) as vault, caplog.at_level(logging.ERROR):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_http, vault, listener, stop)
+            async with (
+                await trio.open_tcp_stream(host, port) as other,
+                await trio.open_tcp_stream(host, port) as broken,
+            ):
+                await broken.send_all(b"break it")
+                with suppress(trio.BrokenResourceError):
+                    assert await broken.receive_some() == b""
+                await other.send_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await other.receive_some()).startswith(b"HTTP/1.1 200")
+            stop.set()
+    assert "a connection broke" in caplog.text
+    assert "KeyError: 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [((b"POST /v1/data/a.b", b"Content-Length: 60000000"), b"413"),
+     ((b"POST /v1/data/No", b"Content-Length: 5000"), b"400"),
+     ((b"POST /v1/data/a.b", b"Authorization: Bearer x\r\nContent-Length: 5000"), b"401")],
+)  # fmt: skip
+def test_who_is_refused_need_not_send(
+    served: Served, head: tuple[bytes, bytes], status: bytes
+) -> None:
+    """`Expect: 100-continue`: the refusal comes in place of the leave to go on."""
+    start, field = head
+    token = b"" if b"Bearer" in field else b"Authorization: Bearer %b\r\n" % served.token.encode()
+    with served.connect() as connection:
+        connection.sendall(
+            b"%b HTTP/1.1\r\nHost: localhost\r\n%b%b\r\nExpect: 100-continue\r\n\r\n"
+            % (start, token, field)
+        )
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 " + status)
+
+
+def test_who_may_send_is_told_to(served: Served) -> None:
+    """`Expect: 100-continue` of a body that is wanted: 100, once for each request; then 201."""
+    with served.connect() as connection:
+        for _ in range(2):
+            fields = ("Content-Length: 2", "Expect: 100-continue")
+            connection.sendall(served.head("POST", "/v1/data/go.on", *fields))
+            assert read_reply(connection).startswith(b"HTTP/1.1 100")
+            connection.sendall(b"{}")
+            assert read_reply(connection).startswith(b"HTTP/1.1 201")
+        # Who does not wait for it gets none.
+        connection.sendall(served.head("POST", "/v1/data/go.on", *fields) + b"{}")
+        assert read_reply(connection).startswith(b"HTTP/1.1 201")
 
 
 def test_a_vault_that_takes_less(serve: Callable[..., Served], tmp_path: Path) -> None:

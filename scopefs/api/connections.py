@@ -1,0 +1,144 @@
+"""Connections, each on its own: HTTP/1.1 as hypercorn's trio worker speaks it.
+
+Not hypercorn's own loop: there, whatever breaks in one connection ends the server, and the mount
+beside it. Here it ends that connection. What nobody offers is not begun: an upgrade to HTTP/2 (a
+refused body broke hypercorn's) or to a WebSocket is passed over, and the request answered as it is.
+`100 Continue` is sent when the body is first asked for, so that who is refused need not send it.
+"""
+
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+import h11
+import msgspec
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+from starlette.types import ASGIApp
+
+from scopefs.api.wire import ErrorBody
+
+WANT_BODY = "want_body"
+"""In the ASGI scope's `state`: to be awaited before a body is waited for."""
+
+_CODES = {431: "CONTENT_TOO_LARGE"}
+_LOG = logging.getLogger(__name__)
+
+
+async def serve_connections(
+    app: ASGIApp, config: Config, listener: trio.SocketListener, stop: trio.Event, *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:  # fmt: skip
+    """Serve whoever connects, until `stop` is set; open requests may then take their grace."""
+    context = WorkerContext(None)
+    connect = partial(_Connection, ASGIWrapper(cast(Any, app)), config, context, {})
+    async with trio.open_nursery() as connections:
+        try:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(
+                    partial(trio.serve_listeners, connect, [listener], handler_nursery=connections)
+                )
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+        finally:
+            await context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
+
+
+class _Connection(TCPServer):
+    """One connection, from its beginning to its end."""
+
+    stream: Any
+
+    async def run(self) -> None:
+        try:
+            await self._talk()
+        except* OSError:
+            # The client has gone.
+            pass
+        except* Exception as errors:
+            _LOG.error("a connection broke, and was closed", exc_info=errors)
+
+    async def _talk(self) -> None:
+        try:
+            socket = self.stream.socket
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+            async with TaskGroup() as tasks:
+                self._task_group = tasks
+                self.protocol = cast(Any, _Http1(
+                    self.app, self.config, self.context, tasks, ConnectionState({}), False,
+                    client, server, self.protocol_send,
+                ))  # fmt: skip
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        finally:
+            await self._close()
+
+
+class _Head(h11.Connection):
+    """HTTP/1.1, which tells that a client waits for a `100 Continue` once that is wanted."""
+
+    is_wanted = False
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        return self.is_wanted and super().they_are_waiting_for_100_continue
+
+    def start_next_cycle(self) -> None:
+        super().start_next_cycle()
+        self.is_wanted = False
+
+
+class _Http1(H11Protocol):
+    """HTTP/1.1 alone, whose own errors have the shape of all errors."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        limit = self.config.h11_max_incomplete_size
+        self._head = _Head(h11.SERVER, max_incomplete_event_size=limit)
+        self.connection = self._head
+        self.connection_state = ConnectionState({WANT_BODY: self._want_body})
+
+    async def _want_body(self) -> None:
+        self._head.is_wanted = True
+        if self._head.they_are_waiting_for_100_continue:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """No protocol but this."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if any(name == b"upgrade" for name, _ in request.headers):
+            headers = [pair for pair in request.headers if pair[0] != b"upgrade"]
+            request = h11.Request(
+                method=request.method, target=request.target, headers=headers,
+                http_version=request.http_version,
+            )  # fmt: skip
+        await super()._create_stream(request)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """What is no HTTP: behind a head that was understood, the body is at fault."""
+        other = "INVALID_QUERY" if self.stream is None else "INVALID_BODY"
+        body = msgspec.json.encode(
+            ErrorBody(_CODES.get(status_code, other), "the request is no HTTP/1.1, or too long")
+        )
+        headers = [
+            (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"), *self.config.response_headers("h11"),
+        ]  # fmt: skip
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        # A HEAD takes no body.
+        with suppress(h11.LocalProtocolError):
+            await self._send_h11_event(h11.Data(data=body))
+            await self._send_h11_event(h11.EndOfMessage())
