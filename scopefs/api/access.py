@@ -2,7 +2,7 @@
 
 A browser can be made to send requests here by any page that its user looks at. So a foreign `Host`
 is refused (a name that was made to point at this machine: DNS rebinding), and so is a foreign
-`Origin` (a page elsewhere that posts here). Raises `MissingAuth`, `Forbidden`.
+`Origin` (a page elsewhere that posts here). Raises `MissingAuth`, `Forbidden`, `Unavailable`.
 """
 
 import hmac
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from scopefs.errors import Forbidden, MissingAuth
+from scopefs.errors import Forbidden, MissingAuth, Unavailable
 from scopefs.model.scope import Scope
 from scopefs.store.layout import Layout
 from scopefs.store.listing import EVERYTHING, is_matched
@@ -69,10 +69,18 @@ class Tokens:
 
     def _load(self) -> tuple[Token, ...]:
         stamp = stamp_tokens(self._layout.tokens)
+        if stamp is None:
+            check_there(self._layout)
         if stamp != self._stamp:
             self._tokens = load_tokens(self._layout)
             self._stamp = stamp
         return self._tokens
+
+
+def check_there(layout: Layout) -> None:
+    """Refuse to speak for a vault that was moved away. Raises `Unavailable`."""
+    if not layout.vault_json.exists():
+        raise Unavailable("the vault's directory is gone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +112,20 @@ class Origins:
         if origin in self.origins:
             return origin
         # One of ours has been served under the very host that it asks.
-        if origin != "null" and urlsplit(origin).netloc == headers.get("host"):
+        if _origin_host(origin) == headers.get("host"):
             return None
         raise Forbidden(
             f"pages of {origin[:100]!r} may not use this vault: name them in config.toml "
             "([http] origins)"
         )
+
+
+def _origin_host(origin: str) -> str:
+    """Host and port of an origin; nothing for `null`, and for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -66,7 +66,6 @@ class Door:
 
     async def _let_in(self, scope: Scope, exchange: "_Exchange") -> bool:
         """Check who asks, and from where; True if that was all there was to answer."""
-        check_escapes(scope["raw_path"] + b"?" + scope["query_string"])
         headers = Headers(scope=scope)
         origins = self._served.origins
         origins.check_host(headers.get("host", ""))
@@ -82,6 +81,7 @@ class Door:
             return True
         if self._tokens is not None and scope["path"] not in OPEN_PATHS:
             exchange.asked.principal = self._tokens.find_principal(headers.get("authorization", ""))
+        check_escapes(scope["raw_path"] + b"?" + scope["query_string"])
         return False
 
     def _note(self, scope: Scope, exchange: "_Exchange") -> None:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from scopefs import __version__
+from scopefs.api.access import check_there
 from scopefs.api.content import reply, reply_envelope, reply_payload
 from scopefs.api.context import Asked, Served
 from scopefs.api.queries import (
@@ -33,7 +34,7 @@ from scopefs.api.wire import (
     show_scope,
     show_version,
 )
-from scopefs.errors import InvalidQuery, NotFound, Unavailable
+from scopefs.errors import InvalidQuery, NotFound
 from scopefs.model.naming import NodeKind, show_name
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.store import index, listing, tree
@@ -184,8 +185,7 @@ async def list_accesses(served: Served, asked: Asked, request: Request) -> Respo
 async def tell_health(served: Served, asked: Asked, request: Request) -> Response:
     """GET /health: healthy, or why not."""
     vault = served.vault
-    if not vault.layout.vault_json.exists():
-        raise Unavailable("the vault's directory is gone")
+    check_there(vault.layout)
     with vault.read() as db:
         listing.find_last_seq(db)
     uptime = round(time.monotonic() - served.started_s, 3)

@@ -166,7 +166,8 @@ def test_hosts(host: str, is_ours: bool) -> None:
 def test_foreign_hosts_and_origins_are_refused(served: Served, path: str) -> None:
     """A name that was rebound, and a page from elsewhere, get 403 with the token too."""
     for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"},
-                    {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}):  # fmt: skip
+                    {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Origin": ""},
+                    {"Origin": "http://[::1"}):  # fmt: skip
         response = served.client.get(path, headers=headers)
         assert error_of(response) == (403, "FORBIDDEN")
         assert "access-control-allow-origin" not in response.headers
@@ -212,6 +213,7 @@ def test_checks_run_in_their_order(served: Served) -> None:
 
     unknown = served.head("POST", "/v1/data/Bad", *big).replace(served.token.encode(), b"wrong")
     assert b"MISSING_AUTH" in ask(unknown)
+    assert b"MISSING_AUTH" in ask(unknown.replace(b"/Bad", b"/%zz"))
     assert b"INVALID_SCOPE" in ask(served.head("POST", "/v1/data/Bad", *big))
     assert b"CONTENT_TOO_LARGE" in ask(served.head("POST", "/v1/data/a.b", *big))
     assert error_of(reader.post("/v1/data/Bad", content=b"x")) == (403, "FORBIDDEN")
@@ -285,6 +287,20 @@ def test_errors_say_nothing_of_the_inside(serve: Callable[..., Served], tmp_path
     tokens = Layout(server.vault).tokens
     tokens.write_text("{")
     assert error_of(server.client.get("/v1/data")) == (503, "UNAVAILABLE")
+
+
+def test_a_vault_that_was_moved_away(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """503 from every route, health too, whatever token is sent; once it is back, all is well."""
+    server = serve()
+    server.post("a.b", b"{}")
+    server.vault.rename(tmp_path / "away")
+    for method, path in PATHS:
+        response = server.client.request(method, path)
+        assert error_of(response) == (503, "UNAVAILABLE"), path
+    (tmp_path / "away").rename(server.vault)
+    assert server.client.get("/health").status_code == 200
+    assert server.post("a.b", b"{}").status_code == 201
+    server.stop()
 
 
 def test_json_answers_have_json_headers(served: Served) -> None:
