@@ -48,7 +48,7 @@ async def reply_payload(
         "content-disposition": show_disposition(name), "content-type": show_media_type(media_type),
     }  # fmt: skip
     asked = request.headers
-    if matches_etag(asked.get("if-none-match"), etag):
+    if matches_etag(asked.getlist("if-none-match"), etag):
         reader.close()
         return Response(status_code=304, headers=headers)
     start, size, status = 0, reader.size, 200

@@ -16,13 +16,13 @@ from scopefs.api.content import reply, reply_envelope, reply_payload
 from scopefs.api.context import Asked, Served
 from scopefs.api.queries import (
     OFFSET_MAX,
-    parse_at,
     parse_name_of,
     parse_page,
     parse_query,
     parse_whole,
 )
 from scopefs.api.streams import Streamed
+from scopefs.api.times import parse_at
 from scopefs.api.wire import (
     AccessPage,
     Health,
@@ -39,7 +39,7 @@ from scopefs.model.naming import NodeKind, show_name
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.store import index, listing, tree
 from scopefs.store.index import Version
-from scopefs.store.readers import PayloadReader
+from scopefs.store.readers import BytesReader, PayloadReader
 from scopefs.vault import Vault
 
 _EMPTY_SHA256 = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
@@ -129,16 +129,10 @@ async def read_name(served: Served, asked: Asked, request: Request) -> Response:
     scope = parse_scope(request.path_params["scope"])
     name = parse_name_of(request.scope["raw_path"])
     opened = await trio.to_thread.run_sync(_open_name, served.vault, scope, name)
-    reader, sha256, media_type = opened
-    if reader is None:
-        return Response(headers={"etag": f'"{_EMPTY_SHA256.hex()}"'},
-                        media_type="application/octet-stream")  # fmt: skip
-    return await reply_payload(request, reader, sha256, media_type, name)
+    return await reply_payload(request, *opened, name)
 
 
-def _open_name(
-    vault: Vault, scope: Scope, name: bytes
-) -> tuple[PayloadReader | None, bytes, str | None]:
+def _open_name(vault: Vault, scope: Scope, name: bytes) -> tuple[PayloadReader, bytes, str | None]:
     with vault.read() as db:
         entry = tree.find_named(db, scope.raw, name)
         if entry is None or entry.kind is not NodeKind.FILE:
@@ -151,7 +145,7 @@ def _open_name(
         with vault.read() as db:
             sha256, media_type = tree.find_scratch_facts(db, entry.node)
         return reader, sha256, media_type
-    return None, _EMPTY_SHA256, None
+    return BytesReader(b""), _EMPTY_SHA256, None
 
 
 async def follow_events(served: Served, asked: Asked, request: Request) -> Response:
@@ -171,7 +165,10 @@ async def follow_events(served: Served, asked: Asked, request: Request) -> Respo
     }  # fmt: skip
     if request.method == "HEAD":
         await events.aclose()
-        return Response(headers=headers)
+        answer = Response(headers=headers)
+        # What has no end has no length.
+        del answer.headers["content-length"]
+        return answer
     return Streamed(events, 200, headers)
 
 

@@ -190,6 +190,7 @@ def test_at_compares_instants(served: Served) -> None:
 
     exact = times[1].replace("Z", "+00:00")
     assert [ask(times[1]), ask(exact), ask("2999-01-01T00:00:00+14:00")] == [2, 2, 2]
+    assert [ask(times[0]), ask(times[0].lower())] == [1, 1]
     earlier = f"{times[1][:-2]}{int(times[1][-2]) - 1}Z" if times[1][-2] != "0" else None
     if earlier is not None:
         assert ask(earlier) == 1

@@ -75,6 +75,14 @@ def test_from_now_on(served: Served) -> None:
     assert (event["op"], event["collectedAt"]) == ("version", stored["collectedAt"])
 
 
+def test_head(served: Served) -> None:
+    """What a stream would begin with; it has no length."""
+    answer = served.client.head("/v1/events?since=0")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert "content-length" not in answer.headers
+
+
 def test_resuming(served: Served) -> None:
     """`Last-Event-ID` goes on behind that event, whatever `since` says."""
     for number in range(4):

@@ -61,12 +61,26 @@ def test_the_mount_beside_it(start: Callable[..., Mounted]) -> None:
                 return found.status_code == 200 and found.text == text
 
             wait_until(is_there, 2)
+        (scope / "empty.txt").touch()
+        check_empty(client, "/v1/data/both.ways/names/empty.txt")
+        (scope / "empty.txt").unlink()
         client.delete("/v1/data/both.ways/names/m.txt")
         assert sorted(path.name for path in scope.iterdir()) == ["n.json"]
         client.delete("/v1/data/both.ways")
         assert list((mounted.point / "both").iterdir()) == []
     mounted.stop()
     mounted.check_log()
+
+
+def check_empty(client: httpx.Client, path: str) -> None:
+    """An empty file is a payload like others, of no bytes."""
+    wait_until(lambda: client.get(path).status_code == 200, 2)
+    answer = client.get(path)
+    assert (answer.content, answer.headers["content-length"]) == (b"", "0")
+    assert answer.headers["content-disposition"] == 'attachment; filename="empty.txt"'
+    known = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    assert known.status_code == 304
+    assert client.get(path, headers={"Range": "bytes=0-"}).status_code == 416
 
 
 def test_kill_under_load(serve: Callable[..., Served]) -> None:
