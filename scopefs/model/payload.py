@@ -8,6 +8,7 @@ import codecs
 import enum
 import functools
 import mimetypes
+import re
 from itertools import accumulate
 from typing import NoReturn, TypeAlias
 
@@ -32,6 +33,7 @@ _CHUNK_BYTES = 1 << 20
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 _NO_STEPS = bytes(set(range(256)) - set(b'"[]{}'))
 _JSON_BLANKS = b" \t\n\r"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F](?=[0-9a-fA-F]{2})")
 _EDGE_BYTES = 4096
 
 # Only what the interpreter ships: the machine's own mime.types must not decide what is stored.
@@ -105,13 +107,26 @@ def is_json_object(payload: Buffer) -> bool:
 
 
 def is_any_json_object(payload: Buffer) -> bool:
-    """Whether the payload is one JSON object, though it may be too large to be a document."""
+    """Whether the payload is one JSON object, though it may be none that can be a document.
+
+    It may be too large, nest too deeply (to about 1,000 levels), or escape lone surrogates, which
+    the grammar allows and `JSON.stringify` writes.
+    """
     view = memoryview(payload)
+    if not is_utf8(view):
+        return False
+    # Any other escape in the place of a surrogate's leaves the rest as it is, whatever is before.
+    return _begins_object(view) or (
+        _SURROGATE.search(view) is not None and _begins_object(_SURROGATE.sub(rb"\\u00", view))
+    )
+
+
+def _begins_object(text: Buffer) -> bool:
     try:
-        raw = msgspec.json.decode(view, type=msgspec.Raw)
+        raw = msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
         return False
-    return bytes(memoryview(raw)[:1]) == b"{" and is_utf8(view)
+    return bytes(memoryview(raw)[:1]) == b"{"
 
 
 def measure_nesting(payload: Buffer) -> int:

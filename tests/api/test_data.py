@@ -47,11 +47,21 @@ def test_json_is_recognised(served: Served, kind: str) -> None:
     assert error_of(served.post("post.kinds", b"[]", Content_Type=kind)) == (400, "INVALID_BODY")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b'{"a":NaN}', b'{"a":"\xff"}', b"{}{}"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b'{"a":NaN}', b'{"a":"\xff"}', b"{}{}",
+                                  rb'{"a":"\ud800}', rb'{"a":\ud800}', rb'["\ud800"]',
+                                  rb'{"a":"\ud80g"}', b'\xef\xbb\xbf{}', b'{"a":1}\0'])  # fmt: skip
 def test_what_is_no_object_is_refused(served: Served, body: bytes) -> None:
     """Not JSON, or no object: 400, and nothing is stored."""
     assert error_of(served.post("post.refused", body)) == (400, "INVALID_BODY")
     assert served.client.get("/v1/data/post.refused/versions").json()["total"] == 0
+
+
+@pytest.mark.parametrize("body", [rb'{"a":"\ud800"}', rb'{"\uDFFFx":[1]}', rb'{"a":"\\\ud83d"}'])
+def test_half_a_character_is_stored(served: Served, body: bytes) -> None:
+    """A lone surrogate is JSON, and what JavaScript writes of a cut string: it becomes a blob."""
+    assert served.post("post.halves", body).status_code == 201
+    assert served.client.get("/v1/data/post.halves?content=raw").content == body
+    assert served.client.get("/v1/data/post.halves").json()["data"]["encoding"] == "base64"
 
 
 def test_a_deep_object_is_stored(served: Served) -> None:
