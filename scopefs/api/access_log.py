@@ -10,8 +10,8 @@ Where nothing may be written into the vault, the lines go to the log of the proc
 import logging
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from scopefs.api.wire import Access
 from scopefs.model.stamps import format_collected_at
 
 _NAME = re.compile(r"access-\d{4}-\d\d-\d\d\.log\Z")
+_DECODER = msgspec.json.Decoder(Access)
 _LOG = logging.getLogger(__name__)
 
 
@@ -63,9 +64,9 @@ class AccessLog:
             first = max(0, offset - total)
             wanted = limit - len(page)
             if wanted and first < count:
-                last = deque(_iterate(path), maxlen=first + wanted)
-                newest = list(reversed(last))
-                page += newest[first : first + wanted]
+                # From the oldest, for the file may grow meanwhile.
+                end = count - first
+                page += reversed(list(islice(_iterate(path), max(0, end - wanted), end)))
             total += count
         return page, total
 
@@ -89,24 +90,33 @@ class AccessLog:
             return []
 
     def _count(self, path: Path) -> int:
-        size = path.stat().st_size
-        known = self._counts.get(path.name)
-        if known is not None and known[0] == size:
-            return known[1]
-        # What was counted before has not changed, and ends with a line.
-        start, counted = known if known is not None and known[0] < size else (0, 0)
-        count = counted + sum(1 for _ in _iterate(path, start))
-        self._counts[path.name] = (size, count)
+        start, count = self._counts.get(path.name, (0, 0))
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < start:
+                start, count = 0, 0
+            # What was counted before has not changed, and ends with a line.
+            file.seek(start)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    # Another is about to end it.
+                    break
+                start += len(line)
+                count += _parse(line) is not None
+        self._counts[path.name] = (start, count)
         return count
 
 
-def _iterate(path: Path, start: int = 0) -> Iterator[Access]:
+def _iterate(path: Path) -> Iterator[Access]:
     """The lines that are whole, oldest first."""
-    decoder = msgspec.json.Decoder(Access)
     with path.open("rb") as file:
-        file.seek(start)
         for line in file:
-            try:
-                yield decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue
+            access = _parse(line)
+            if access is not None:
+                yield access
+
+
+def _parse(line: bytes) -> Access | None:
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
