@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from scopefs.api.access import ANYBODY, Origins, Principal
+from scopefs.api.access import ANYBODY, Origins, Principal, Tokens
 from scopefs.api.access_log import AccessLog
 from scopefs.api.bodies import DATA_INGEST_MAX_SIZE
 from scopefs.api.feed import Feed
@@ -30,6 +30,8 @@ class Served:
     vault: Vault
     options: HttpOptions
     origins: Origins
+    tokens: Tokens | None
+    """None lets everybody in."""
     log: AccessLog
     metrics: Metrics
     commits: Commits

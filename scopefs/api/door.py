@@ -14,7 +14,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scopefs.api.access import Tokens
 from scopefs.api.bodies import is_last, linger
 from scopefs.api.connections import WANT_BODY
 from scopefs.api.content import reply
@@ -36,11 +35,9 @@ _LOG = logging.getLogger(__name__)
 class Door:
     """ASGI middleware around all routes of one server."""
 
-    def __init__(self, app: ASGIApp, served: Served, tokens: Tokens | None) -> None:
-        """`tokens`: None lets everybody in."""
+    def __init__(self, app: ASGIApp, served: Served) -> None:
         self._app = app
         self._served = served
-        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,8 +76,9 @@ class Door:
             }
             await Response(status_code=204, headers=allowed)(scope, exchange.receive, exchange.send)
             return True
-        if self._tokens is not None and scope["path"] not in OPEN_PATHS:
-            exchange.asked.principal = self._tokens.find_principal(headers.get("authorization", ""))
+        tokens = self._served.tokens
+        if tokens is not None and scope["path"] not in OPEN_PATHS:
+            exchange.asked.principal = tokens.find_principal(headers.get("authorization", ""))
         check_escapes(scope["raw_path"] + b"?" + scope["query_string"])
         return False
 

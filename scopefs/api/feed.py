@@ -5,7 +5,7 @@ Every event has its number as `id`, and numbers have no gap, so that a client th
 publish is found by asking the index for its newest number; one question serves all who wait.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -40,32 +40,38 @@ class Feed:
         return self._last
 
     async def follow(
-        self, principal: Principal, prefix: str, after: int, stop: trio.Event, gauge: Gauge
-    ) -> AsyncGenerator[bytes]:
-        """Events after a number, as they come, until the server ends. In between, heartbeats."""
+        self, find_principal: Callable[[], Principal | None], prefix: str, after: int,
+        stop: trio.Event, gauge: Gauge,
+    ) -> AsyncGenerator[bytes]:  # fmt: skip
+        """Events after a number, as they come, until the server ends. In between, heartbeats.
+
+        `find_principal`: who follows, asked again before anything is told; None ends the stream.
+        """
         with gauge.track_inprogress():
-            async with aclosing(self._follow(principal, prefix, after, stop)) as pieces:
+            async with aclosing(self._follow(find_principal, prefix, after, stop)) as pieces:
                 async for piece in pieces:
                     yield piece
 
     async def _follow(
-        self, principal: Principal, prefix: str, after: int, stop: trio.Event
-    ) -> AsyncGenerator[bytes]:
+        self, find_principal: Callable[[], Principal | None], prefix: str, after: int,
+        stop: trio.Event,
+    ) -> AsyncGenerator[bytes]:  # fmt: skip
         # At once, so that a client knows it is connected.
         yield b": hello\n\n"
         beat_s = trio.current_time() + HEARTBEAT_S
         while not stop.is_set():
-            if self.find_last_seq() <= after:
-                if trio.current_time() >= beat_s:
-                    yield b": still here\n\n"
-                    beat_s = trio.current_time() + HEARTBEAT_S
+            is_due = trio.current_time() >= beat_s
+            if self.find_last_seq() <= after and not is_due:
                 with trio.move_on_after(POLL_S):
                     await stop.wait()
                 continue
+            principal = find_principal()
+            if principal is None:
+                return
             with self._vault.read() as db:
                 events, after = list_events_of(db, principal.scopes, prefix, after, _PAGE)
-            if events:
-                yield b"".join(_format(event) for event in events)
+            if events or is_due:
+                yield b"".join(_format(event) for event in events) or b": still here\n\n"
                 beat_s = trio.current_time() + HEARTBEAT_S
             await trio.lowlevel.checkpoint()
 

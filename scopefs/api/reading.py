@@ -4,6 +4,7 @@ What the index knows is asked for directly; what waits for the disk or reads muc
 """
 
 import time
+from contextlib import suppress
 from itertools import islice
 
 import trio
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from scopefs import __version__
-from scopefs.api.access import check_there
+from scopefs.api.access import Principal, check_there
 from scopefs.api.content import reply, reply_envelope, reply_payload
 from scopefs.api.context import Asked, Served
 from scopefs.api.queries import (
@@ -34,12 +35,13 @@ from scopefs.api.wire import (
     show_scope,
     show_version,
 )
-from scopefs.errors import InvalidQuery, NotFound
+from scopefs.errors import InvalidQuery, NotFound, ScopefsError
 from scopefs.model.naming import NodeKind, show_name
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.store import index, listing, tree
 from scopefs.store.index import Version
 from scopefs.store.readers import BytesReader, PayloadReader
+from scopefs.store.tokens import Right
 from scopefs.vault import Vault
 
 _EMPTY_SHA256 = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
@@ -156,8 +158,19 @@ async def follow_events(served: Served, asked: Asked, request: Request) -> Respo
         after = served.feed.find_last_seq()
     else:
         after = parse_whole(since, "since", 0, OFFSET_MAX)
+
+    def find_principal() -> Principal | None:
+        """Who follows, as long as the token is good for that."""
+        if served.tokens is None:
+            return asked.principal
+        with suppress(ScopefsError):
+            found = served.tokens.find_principal(request.headers["authorization"])
+            found.check_right(Right.READ)
+            return found
+        return None
+
     events = served.feed.follow(
-        asked.principal, query.get("scopePrefix", ""), after, served.stop, served.metrics.streams
+        find_principal, query.get("scopePrefix", ""), after, served.stop, served.metrics.streams
     )
     headers = {
         "cache-control": "no-store", "content-type": "text/event-stream; charset=utf-8",

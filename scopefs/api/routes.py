@@ -135,11 +135,11 @@ def build_app(
         vault, options,
         Origins(frozenset((*options.hosts, *config.hosts)), frozenset(config.origins),
                 options.is_unix),
+        Tokens(vault.layout) if options.needs_token else None,
         AccessLog(vault.layout.logs, vault.clock_us, is_kept=not vault.is_read_only),
         Metrics(vault), Commits(vault), Feed(vault),
         trio.Event() if stop is None else stop, time.monotonic(),
     )  # fmt: skip
-    tokens = Tokens(vault.layout) if options.needs_token else None
     paths: dict[str, list[Operation]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, []).append(operation)
@@ -153,7 +153,7 @@ def build_app(
     routes.append(Route("/openapi.json", tell_description, methods=["GET"]))
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Door, served=served, tokens=tokens)],
+        middleware=[Middleware(Door, served=served)],
         exception_handlers={HTTPException: _answer_http_exception},
     )
     app.router.redirect_slashes = False

@@ -109,6 +109,18 @@ def test_prefix_and_token(served: Served) -> None:
         assert {event["scope"] for event in stream.read(2)} == {"seen.b"}
 
 
+def test_a_stream_ends_when_its_token_is_revoked(served: Served) -> None:
+    """Nothing more is told; who comes again is refused."""
+    client = served.make_token("followed", "read", "*")
+    with follow(client) as stream:
+        served.post("feed.revoked", b'{"n":1}')
+        assert stream.read(1)[0]["scope"] == "feed.revoked"
+        run_scopefs("token", "revoke", "followed", vault=served.vault)
+        untold = served.post("feed.revoked", b'{"n":2}').json()["collectedAt"]
+        assert not any(untold in line for line in stream._lines)
+    assert error_of(client.get("/v1/events")) == (401, "MISSING_AUTH")
+
+
 @pytest.mark.parametrize("query", ["since=x", "since=-1", "since=", "limit=1"])
 def test_queries_that_are_none(served: Served, query: str) -> None:
     """400 as everywhere."""
@@ -182,7 +194,7 @@ async def test_heartbeats(tmp_path: Path, autojump_clock: MockClock) -> None:
     gauge = Gauge("streams", "Streams.", registry=None)
     beats_s = []
     with Vault.open(tmp_path / "vault", create=True) as vault, trio.fail_after(5 * HEARTBEAT_S):
-        stream = Feed(vault).follow(ANYBODY, "", 0, trio.Event(), gauge)
+        stream = Feed(vault).follow(lambda: ANYBODY, "", 0, trio.Event(), gauge)
         assert await anext(stream) == b": hello\n\n"
         started_s = trio.current_time()
         for _ in range(2):
