@@ -9,6 +9,7 @@ from scopefs.api.access_log import AccessLog
 from scopefs.api.bodies import DATA_INGEST_MAX_SIZE
 from scopefs.api.feed import Feed
 from scopefs.api.metrics import Metrics
+from scopefs.api.pending import Pending
 from scopefs.commits import Commits
 from scopefs.vault import Vault
 
@@ -36,6 +37,7 @@ class Served:
     metrics: Metrics
     commits: Commits
     feed: Feed
+    pending: Pending
     stop: trio.Event
     """Set when the server is to end: streams end then."""
     started_s: float

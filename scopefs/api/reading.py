@@ -52,6 +52,7 @@ async def list_scopes(served: Served, asked: Asked, request: Request) -> Respons
     query = parse_query(request.scope["query_string"], ("scopePrefix", "limit", "offset"))
     limit, offset = parse_page(query)
     patterns, prefix = asked.principal.scopes, query.get("scopePrefix", "")
+    await served.pending.wait()
     with served.vault.read() as db:
         found, total = listing.list_scopes_of(db, patterns, prefix, limit, offset)
     return reply(200, ScopePage([show_scope(item) for item in found], total, limit, offset))
@@ -64,6 +65,7 @@ async def read_data(served: Served, asked: Asked, request: Request) -> Response:
     if content not in ("raw", "envelope"):
         raise InvalidQuery(f"content={content[:60]!r}: it is `raw`, `envelope`, or not given")
     scope = parse_scope(request.path_params["scope"])
+    await served.pending.wait(scope.raw)
     version = _find_version(served.vault, scope, query)
     if content == "envelope":
         return await reply_envelope(request, served.vault, version)
@@ -98,6 +100,7 @@ async def list_versions(served: Served, asked: Asked, request: Request) -> Respo
     """GET /v1/data/{scope}/versions."""
     limit, offset = parse_page(parse_query(request.scope["query_string"], ("limit", "offset")))
     scope = parse_scope(request.path_params["scope"]).raw
+    await served.pending.wait(scope)
     with served.vault.read() as db:
         total = listing.count_versions(db, scope)
         found = index.find_by_scope(db, scope, limit, offset) if offset < total else []
@@ -109,6 +112,7 @@ async def list_names(served: Served, asked: Asked, request: Request) -> Response
     """GET /v1/data/{scope}/names."""
     limit, offset = parse_page(parse_query(request.scope["query_string"], ("limit", "offset")))
     scope = parse_scope(request.path_params["scope"]).raw
+    await served.pending.wait(scope)
     page = await trio.to_thread.run_sync(_list_names, served.vault, scope, limit, offset)
     return reply(200, page)
 
@@ -130,6 +134,7 @@ async def read_name(served: Served, asked: Asked, request: Request) -> Response:
     parse_query(request.scope["query_string"], ())
     scope = parse_scope(request.path_params["scope"])
     name = parse_name_of(request.scope["raw_path"])
+    await served.pending.wait(scope.raw)
     opened = await trio.to_thread.run_sync(_open_name, served.vault, scope, name)
     return await reply_payload(request, *opened, name)
 

@@ -32,6 +32,7 @@ from scopefs.api.door import Door, answer_error
 from scopefs.api.feed import Feed
 from scopefs.api.metrics import Metrics
 from scopefs.api.openapi import Answer, Described, Parameter, describe
+from scopefs.api.pending import Pending
 from scopefs.commits import Commits
 from scopefs.errors import Forbidden
 from scopefs.model.scope import parse_scope
@@ -137,7 +138,7 @@ def build_app(
                 options.is_unix),
         Tokens(vault.layout) if options.needs_token else None,
         AccessLog(vault.layout.logs, vault.clock_us, is_kept=not vault.is_read_only),
-        Metrics(vault), Commits(vault), Feed(vault),
+        Metrics(vault), Commits(vault), Feed(vault), Pending(vault),
         trio.Event() if stop is None else stop, time.monotonic(),
     )  # fmt: skip
     paths: dict[str, list[Operation]] = {}

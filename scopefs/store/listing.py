@@ -4,13 +4,14 @@ Patterns of scopes: `*` is every scope, `a.*` whatever stands below `a`, anythin
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
 from scopefs.model.events import decode_detail
 from scopefs.model.stamps import format_collected_at
 from scopefs.store.index import ScopeCount
+from scopefs.store.publish import IS_UNPUBLISHED, StagedState
 from scopefs.store.sql import fetch
 
 EVERYTHING = ("*",)
@@ -41,6 +42,28 @@ def count_versions(db: apsw.Connection, scope: str) -> int:
     """How many versions a scope has, from its counter."""
     rows = fetch(db, "SELECT versions FROM scopes WHERE scope = ?", (scope,))
     return int(rows[0][0]) if rows else 0
+
+
+class Closed(NamedTuple):
+    """A write that a `close()` has made durable, and that is no version yet."""
+
+    scope: str
+    sid: int
+    mtime_ns: int | None
+    size: int
+    sha256: bytes | None
+
+
+def list_closed(db: apsw.Connection) -> list[Closed]:
+    """All writes that are about to be published."""
+    # The index `staged_node` makes this cheap, whatever else is staged.
+    rows = fetch(
+        db,
+        "SELECT c.scope, s.sid, s.mtime_ns, s.size, s.sha256 FROM staged s INDEXED BY staged_node"
+        f" JOIN scopes c ON c.node = s.scope WHERE s.{IS_UNPUBLISHED} AND s.state = ?",
+        (int(StagedState.CLOSED),),
+    )
+    return [Closed(*row) for row in rows]
 
 
 def find_last_seq(db: apsw.Connection) -> int:

@@ -1,13 +1,17 @@
 """Many at once, the mount beside it, and kill -9 under load."""
 
 import json
+import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 
+from scopefs.api.pending import GRACE_S
 from tests.api.serving import JSON, Served
 from tests.mounting import PATIENCE_S, Mounted, run_scopefs, wait_until
 
@@ -29,8 +33,8 @@ def test_fifty_at_once(served: Served) -> None:
     times = [answer.json()["collectedAt"] for answer in answers]
     assert len(set(times)) == 50
     assert served.client.get("/v1/data/fifty.posts/versions").json()["total"] == 50
-    for time, body in zip(times, bodies, strict=True):
-        found = served.client.get("/v1/data/fifty.posts", params={"at": time, "content": "raw"})
+    for at, body in zip(times, bodies, strict=True):
+        found = served.client.get("/v1/data/fifty.posts", params={"at": at, "content": "raw"})
         assert found.content == body
 
 
@@ -52,15 +56,7 @@ def test_the_mount_beside_it(start: Callable[..., Mounted]) -> None:
             assert (scope / "n.json").read_bytes() == body
             latest = json.loads((scope / ".versions" / "latest.json").read_bytes())
             assert latest["collectedAt"] == answer.json()["collectedAt"]
-            text = f"saved {number}"
-            (scope / "m.txt").write_text(text)
-
-            def is_there(text: str = text) -> bool:
-                # RELEASE, and with it the publication, may come after close() has returned.
-                found = client.get("/v1/data/both.ways/names/m.txt")
-                return found.status_code == 200 and found.text == text
-
-            wait_until(is_there, 2)
+            check_saved(client, scope, number)
         (scope / "empty.txt").touch()
         check_empty(client, "/v1/data/both.ways/names/empty.txt")
         (scope / "empty.txt").unlink()
@@ -70,6 +66,52 @@ def test_the_mount_beside_it(start: Callable[..., Mounted]) -> None:
         assert list((mounted.point / "both").iterdir()) == []
     mounted.stop()
     mounted.check_log()
+
+
+def check_saved(client: httpx.Client, scope: Path, number: int) -> None:
+    """What close() has returned from is there at the next request, new or changed."""
+    text = f"saved {number}"
+    for name in ("m.txt", f"{number}.txt"):
+        (scope / name).write_text(text)
+        assert client.get(f"/v1/data/both.ways/names/{name}").text == text
+    (scope / f"{number}.txt").unlink()
+    (scope / "m.txt").write_text(f"{text} again")
+    assert client.get("/v1/data/both.ways?content=raw").text == f"{text} again"
+    (scope / "m.txt").write_text("x" * number)
+    page = client.get("/v1/data/both.ways/versions").json()
+    assert not number or page["versions"][0]["sizeBytes"] == number
+
+
+def test_a_mount_of_another_process(
+    start: Callable[..., Mounted], serve: Callable[..., Served]
+) -> None:
+    """What is saved in a mount is there at once at a server beside it too."""
+    mounted, server = start(), serve()
+    scope = mounted.make_scope("both.ways")
+    for number in range(20):
+        check_saved(server.client, scope, number)
+    server.stop()
+    mounted.stop()
+
+
+def test_a_file_that_stays_open_is_not_waited_for_again(
+    start: Callable[..., Mounted], serve: Callable[..., Served]
+) -> None:
+    """One of two descriptors is closed, and nothing published: the first to ask waits, once."""
+    mounted, server = start(), serve()
+    scope = mounted.make_scope("both.ways")
+    (scope / "log").write_text("old")
+    with (scope / "log").open("w") as file:
+        file.write("new")
+        file.flush()
+        os.close(os.dup(file.fileno()))
+        began_s = time.monotonic()
+        for _ in range(30):
+            assert server.client.get("/v1/data/both.ways?content=raw").text == "old"
+        assert time.monotonic() - began_s < 10 * GRACE_S
+    wait_until(lambda: server.client.get("/v1/data/both.ways?content=raw").text == "new")
+    server.stop()
+    mounted.stop()
 
 
 def check_empty(client: httpx.Client, path: str) -> None:
@@ -116,9 +158,9 @@ def test_kill_under_load(serve: Callable[..., Served]) -> None:
         for thread in threads:
             thread.join()
         server = serve()
-        for scope, time, body in stored[before:]:
-            found = server.client.get(f"/v1/data/{scope}", params={"at": time, "content": "raw"})
-            assert found.content == body, (scope, time)
+        for scope, at, body in stored[before:]:
+            found = server.client.get(f"/v1/data/{scope}", params={"at": at, "content": "raw"})
+            assert found.content == body, (scope, at)
     total = sum(item["versionCount"] for item in server.client.get("/v1/data").json()["scopes"])
     # What was committed and could not be answered any more may be there too: one for each client.
     assert len(stored) <= total <= len(stored) + 3 * 8
