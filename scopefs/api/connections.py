@@ -84,6 +84,10 @@ class _Connection(TCPServer):
         finally:
             await self._close()
 
+    async def _close(self) -> None:
+        # Without send_eof(), which breaks an answer that another task is sending.
+        await self.stream.aclose()
+
 
 class _Head(h11.Connection):
     """HTTP/1.1, which tells that a client waits for a `100 Continue` once that is wanted."""
