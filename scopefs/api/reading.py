@@ -158,11 +158,11 @@ def _open_name(vault: Vault, scope: Scope, name: bytes) -> tuple[PayloadReader, 
 async def follow_events(served: Served, asked: Asked, request: Request) -> Response:
     """GET /v1/events."""
     query = parse_query(request.scope["query_string"], ("since", "scopePrefix"))
-    since = request.headers.get("last-event-id") or query.get("since")
-    if since is None:
-        after = served.feed.find_last_seq()
-    else:
-        after = parse_whole(since, "since", 0, OFFSET_MAX)
+    # What a client has seen last comes first; but what cannot be read is refused all the same.
+    last = request.headers.get("last-event-id") or None
+    given = (("Last-Event-ID", last), ("since", query.get("since")))
+    known = [parse_whole(text, name, 0, OFFSET_MAX) for name, text in given if text is not None]
+    after = known[0] if known else served.feed.find_last_seq()
 
     def find_principal() -> Principal | None:
         """Who follows, as long as the token is good for that."""

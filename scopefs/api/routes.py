@@ -52,7 +52,6 @@ _PREFIX = Parameter("scopePrefix", "query", {"type": "string"},
 _KEY = Parameter("Idempotency-Key", "header",
                  {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
                  "The same request again gets the same answer.")  # fmt: skip
-_RANGE = Parameter("Range", "header", {"type": "string"}, "`bytes=first-last`.")
 _ETAG = Parameter("If-None-Match", "header", {"type": "string"}, "An ETag that is known.")
 _SINCE = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
@@ -68,7 +67,7 @@ class Operation(Described):
     takes_data: bool = False
 
 
-_RAW = Answer("The bytes.", media_type="*/*")
+_RAW = Answer("The bytes, or those that `Range` asks for.", media_type="*/*")
 _GONE = Answer("Done, or there was nothing to be done.")
 _CREATED = Answer("Stored, durably.", wire.Stored)
 
@@ -90,7 +89,7 @@ OPERATIONS: tuple[Operation, ...] = (
                   Parameter("version", "query",
                             {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "That one."),
                   Parameter("content", "query", {"enum": ["raw", "envelope"]}, "What of it."),
-                  _RANGE, _ETAG)),
+                  _ETAG)),
     Operation("DELETE", "/v1/data/{scope}", "Move all of a scope to the trash.", {204: _GONE},
               ingest.delete_scope, right=Right.WRITE),
     Operation("GET", "/v1/data/{scope}/versions", "List versions, newest first.",
@@ -101,7 +100,7 @@ OPERATIONS: tuple[Operation, ...] = (
               parameters=(_LIMIT, _OFFSET)),
     Operation("GET", "/v1/data/{scope}/names/{name}", "Read what a name shows.",
               {200: _RAW, 206: _RAW, 304: Answer("It is what is known.")}, reading.read_name,
-              parameters=(_RANGE, _ETAG)),
+              parameters=(_ETAG,)),
     Operation("PUT", "/v1/data/{scope}/names/{name}", "Write a name: a new version.",
               {201: _CREATED}, ingest.store_name, right=Right.WRITE, takes_data=True,
               bodies={"application/octet-stream": {"type": "string", "format": "binary",
