@@ -16,6 +16,7 @@ import msgspec
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -83,6 +84,18 @@ class _Connection(TCPServer):
                 await self._read_data()
         finally:
             await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            try:
+                # Not shielded, as hypercorn has it: who reads nothing would keep a server that is
+                # to end, for a Unix socket has no timeout of its own.
+                await self.stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
         # Without send_eof(), which breaks an answer that another task is sending.

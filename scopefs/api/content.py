@@ -4,6 +4,7 @@ chunk, and never a byte that was not compared with its hash.
 
 import base64
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from urllib.parse import quote
 
 import msgspec
@@ -102,9 +103,10 @@ async def _stream(
 
 
 async def _chain(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    yield first
-    async for piece in pieces:
-        yield piece
+    async with aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
 
 
 async def _iterate(reader: PayloadReader, start: int, size: int) -> AsyncGenerator[bytes]:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import h2.connection
@@ -18,6 +19,8 @@ from hypercorn.events import Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
 from scopefs import Vault
+from scopefs.api import server as server_module
+from scopefs.api.context import HttpOptions
 from scopefs.api.server import open_listener, parse_address, serve_http
 from tests.api.serving import (
     Served,
@@ -290,6 +293,36 @@ async def test_what_breaks_in_a_connection_ends_that_one_alone(
             stop.set()
     assert "a connection broke" in caplog.text
     assert "KeyError: 1" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "unix:{directory}/door"])
+async def test_who_reads_nothing_does_not_keep_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """A server that is told to end does so after its grace, over TCP and at a Unix socket."""
+    monkeypatch.setattr(server_module, "GRACE_S", 0.5)
+    listener = open_listener(parse_address(address.format(directory=tmp_path)))
+    stop, reader = trio.Event(), socket.socket(listener.family)
+    with Vault.open(tmp_path / "vault", create=True) as vault, reader:
+        vault.put("not.read", bytes(30 * MIB))
+        async with trio.open_nursery() as nursery:
+            options = HttpOptions(needs_token=False)
+            await nursery.start(partial(serve_http, vault, listener, stop, options))
+            reader.connect(listener.getsockname())
+            reader.sendall(b"GET /v1/data/not.read?content=raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await trio.to_thread.run_sync(reader.recv, 1)
+            stop.set()
+            with trio.move_on_after(10) as waiting:
+                await wait_no_tasks(nursery)
+            # Now it ends in any case.
+            reader.close()
+    assert not waiting.cancelled_caught
+
+
+async def wait_no_tasks(nursery: trio.Nursery) -> None:
+    """Wait for what a nursery runs to end."""
+    while nursery.child_tasks:  # noqa: ASYNC110
+        await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
