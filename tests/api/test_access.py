@@ -238,6 +238,19 @@ def test_unknown_routes_and_methods(served: Served) -> None:
     assert error_of(served.client.get("/v1/data?limit=1&limit=2")) == (400, "INVALID_QUERY")
 
 
+@pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
+def test_every_other_method_is_refused(served: Served, path: str) -> None:
+    """405, with Allow naming exactly what the table has, for methods of all kinds."""
+    allowed = {operation.method for operation in OPERATIONS if operation.path == path}
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    asked = path.replace("{scope}", "not.allowed").replace("{name}", "n")
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"} - allowed:
+        response = served.client.request(method, asked)
+        assert error_of(response) == (405, "METHOD_NOT_ALLOWED"), method
+        assert set(response.headers["allow"].split(", ")) == allowed
+
+
 def test_without_tokens_on_the_loopback(serve: Callable[..., Served], tmp_path: Path) -> None:
     """`--http-auth none` asks nobody, but hosts and origins are looked at all the same."""
     server = serve("--http-auth", "none")
