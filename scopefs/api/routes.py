@@ -4,6 +4,7 @@ Each operation names the right that it takes and what it is about; that is check
 order: credential (`Door`), right and scope, whether the vault is only read, announced size, body.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,8 +168,10 @@ def _make_route(served: Served, path: str, operations: Sequence[Operation]) -> R
         method = "GET" if request.method == "HEAD" else request.method
         return await _run(served, by_method[method], request)
 
-    template = path.replace("{name}", "{name:path}")
-    return Route(template, handle, methods=list(by_method))
+    route = Route(path.replace("{name}", "{name:path}"), handle, methods=list(by_method))
+    # A line break is a character like others: `.` does not match it, and `$` passes over it.
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
+    return route
 
 
 async def _run(served: Served, operation: Operation, request: Request) -> Response:

@@ -150,6 +150,17 @@ def test_names_that_are_no_utf8(served: Served) -> None:
     assert (item["name"], item["nameHex"]) == (None, "fffe")
 
 
+def test_line_breaks_in_names(served: Served) -> None:
+    """They are bytes like others, also at the end; and no path is another's with one behind it."""
+    for name in ("a%0Ab", "a%0A", "a"):
+        path = f"/v1/data/names.breaks/names/{name}"
+        assert served.client.put(path, content=name.encode()).status_code == 201
+        assert served.client.get(path).content == name.encode()
+    assert served.client.get("/v1/data/names.breaks/names").json()["total"] == 3
+    for path in ("/v1/data%0A", "/v1/data/names.breaks/versions%0A", "/health%0A"):
+        assert error_of(served.client.get(path)) == (404, "NOT_FOUND")
+
+
 @pytest.mark.parametrize("name", ["", "%2E%2E", "a/%2E/b", "a%00b", "x" * 256, ".versions"])
 def test_names_that_cannot_be(served: Served, name: str) -> None:
     """400, and nothing is stored."""
