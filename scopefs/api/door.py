@@ -19,9 +19,9 @@ from scopefs.api.connections import WANT_BODY
 from scopefs.api.content import reply
 from scopefs.api.context import Asked, Served
 from scopefs.api.queries import check_escapes
-from scopefs.api.statuses import HTTP_CODES, to_status
+from scopefs.api.statuses import HTTP_CODES, STATUSES, to_status
 from scopefs.api.wire import Access, ErrorBody
-from scopefs.errors import MissingAuth, ScopefsError
+from scopefs.errors import MissingAuth, NoSpace, ScopefsError
 
 OPEN_PATHS = frozenset(("/health",))
 CLIENT_LEFT = 499
@@ -173,6 +173,8 @@ def answer_error(error: Exception, what: str) -> Response:
     headers = {"www-authenticate": "Bearer"} if isinstance(error, MissingAuth) else None
     if isinstance(error, ScopefsError):
         return reply(status, ErrorBody(code, str(error)), headers)
+    if (status, code) == STATUSES[NoSpace]:
+        return reply(status, ErrorBody(code, "the disk under the vault is full"))
     _log(error, what)
     return reply(status, ErrorBody(code, "the request failed; the log says why"), headers)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -369,6 +370,56 @@ def test_a_vault_that_takes_less(serve: Callable[..., Served], tmp_path: Path) -
         413, "CONTENT_TOO_LARGE",
     )  # fmt: skip
     server.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The directory of the vault, on a disk of 24 MiB."""
+    if os.geteuid():
+        pytest.skip("mounts a small disk")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", path], check=True)
+    yield path / "vault"
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_full_disk(small_disk: Path, serve: Callable[..., Served]) -> None:
+    """507, and nothing stays of what did not fit; what is there is read; with room, all is well."""
+    server = serve(vault="disk/vault")
+    assert server.post("full.disk", b'{"n":1}').status_code == 201
+    whole: bytes | Iterator[bytes]
+    for whole in (bytes(30 * MIB), iter([bytes(MIB)] * 30)):
+        headers = {"Content-Type": "image/png", "Idempotency-Key": "too big"}
+        answer = server.client.post("/v1/data/full.disk", content=whole, headers=headers)
+        assert error_of(answer) == (507, "NO_SPACE")
+    wait_until(lambda: list_staged(small_disk) == [] or settle(server))
+    fill(small_disk.parent / "filler")
+    bodies = [b'{"n":"%b"}' % (b"x" * size) for size in (1, 50_000, 500_000)]
+    for number, body in enumerate(bodies):
+        answer = server.post("full.disk", body, Idempotency_Key=f"k{number}")
+        assert error_of(answer) == (507, "NO_SPACE")
+        assert answer.json()["message"] == "the disk under the vault is full"
+    assert server.client.get("/v1/data/full.disk").json()["data"] == {"n": 1}
+    (small_disk.parent / "filler").unlink()
+    for number, body in enumerate(bodies):
+        answer = server.post("full.disk", body, Idempotency_Key=f"k{number}")
+        assert answer.status_code == 201
+        assert "idempotent-replayed" not in answer.headers
+        assert server.client.get("/v1/data/full.disk?content=raw").content == body
+    assert server.client.get("/v1/data/full.disk/versions").json()["total"] == 4
+    server.stop()
+
+
+def fill(path: Path) -> None:
+    """Take all the room that there is."""
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY)
+    try:
+        with suppress(OSError):
+            while True:
+                os.write(fd, bytes(4096))
+    finally:
+        os.close(fd)
 
 
 def test_a_larger_limit(serve: Callable[..., Served]) -> None:
