@@ -7,6 +7,7 @@ refused body broke hypercorn's) or to a WebSocket is passed over, and the reques
 """
 
 import logging
+import re
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -30,6 +31,7 @@ from scopefs.api.wire import ErrorBody
 WANT_BODY = "want_body"
 """In the ASGI scope's `state`: to be awaited before a body is waited for."""
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/.*)?\Z", re.IGNORECASE | re.DOTALL)
 _CODES = {431: "CONTENT_TOO_LARGE"}
 _LOG = logging.getLogger(__name__)
 
@@ -136,12 +138,10 @@ class _Http1(H11Protocol):
         """No protocol but this."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if any(name == b"upgrade" for name, _ in request.headers):
-            headers = [pair for pair in request.headers if pair[0] != b"upgrade"]
-            request = h11.Request(
-                method=request.method, target=request.target, headers=headers,
-                http_version=request.http_version,
-            )  # fmt: skip
+        if not request.target.startswith(b"/") or any(
+            name == b"upgrade" for name, _ in request.headers
+        ):
+            request = _simplify(request)
         await super()._create_stream(request)
 
     async def _send_error_response(self, status_code: int) -> None:
@@ -159,3 +159,18 @@ class _Http1(H11Protocol):
         with suppress(h11.LocalProtocolError):
             await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
+
+
+def _simplify(request: h11.Request) -> h11.Request:
+    """The request without an upgrade, and addressed to the host that its target may name."""
+    skipped, target = [b"upgrade"], request.target
+    named = _ABSOLUTE.match(target)
+    if named is not None:
+        skipped.append(b"host")
+        target = named[2] or b"/"
+    headers = [pair for pair in request.headers if pair[0] not in skipped]
+    if named is not None:
+        headers.append((b"host", named[1]))
+    return h11.Request(
+        method=request.method, target=target, headers=headers, http_version=request.http_version
+    )

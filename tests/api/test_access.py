@@ -176,6 +176,22 @@ def test_foreign_hosts_and_origins_are_refused(served: Served, path: str) -> Non
     assert served.client.options("/v1/data", headers={"Origin": "http://x.y"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [("http://localhost/v1/data", "x.y", b"200"), ("HTTP://127.0.0.1:1/v1/data", "x.y", b"200"),
+     ("http://localhost", "localhost", b"404"), ("*", "localhost", b"404"),
+     ("http://evil.example/v1/data", "localhost", b"403"), ("http:///v1", "localhost", b"403"),
+     ("http://localhost/v1/data?limit=0", "localhost", b"400"),
+     ("localhost:80", "localhost", b"404")],
+)  # fmt: skip
+def test_targets_of_other_forms(served: Served, target: str, host: str, status: bytes) -> None:
+    """What a proxy would send: the host that the target names is the one that counts."""
+    with served.connect() as connection:
+        head = served.head("GET", target, "Connection: close")
+        connection.sendall(head.replace(b"Host: localhost", b"Host: %b" % host.encode()))
+        assert read_answer(connection).startswith(b"HTTP/1.1 " + status)
+
+
 def test_cors_where_configured(serve: Callable[..., Served], tmp_path: Path) -> None:
     """A page that config.toml names may ask; and a host that it names may be asked for."""
     run_scopefs("put", "a.b", "-", vault=tmp_path / "vault", input=b"{}")
