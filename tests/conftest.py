@@ -1,6 +1,7 @@
 """Fixtures: an open vault, and a vault that is really mounted."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from tests.mounting import Mounted, start_mount
 
 # What the user of this machine has configured is not what is tested.
 os.environ["SCOPEFS_CONFIG"] = os.devnull
+# A shell starts what runs in the background with SIGINT ignored, and what is ignored is inherited
+# by the programs that are tested. A handler is not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

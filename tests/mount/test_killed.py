@@ -22,8 +22,6 @@ class Writing:
     def __init__(self, scope: Path, flags: str = "os.O_CREAT|os.O_WRONLY", then: str = "") -> None:
         script = (
             f"import os, sys, signal; fd = os.open('f', {flags})\n"
-            # Whoever is started in the background may ignore it.
-            "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
             "os.write(fd, sys.argv[1].encode())\n"
             f"print('written', flush=True)\n{then}\nsys.stdin.readline()"
         )
@@ -62,7 +60,8 @@ def read_stories(mounted: Mounted, scope: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_writer_makes_no_version(shared: Mounted, scope: Path, number: int) -> None:
     """Its bytes are in partial/, with the reason, the program, the time and the name."""
-    Writing(scope).end(number)
+    then = "signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    Writing(scope, then=then).end(number)
     wait_until(lambda: read_stories(shared, scope))
     (story,) = read_stories(shared, scope)
     assert story["content"] == b"half"
