@@ -86,3 +86,12 @@ def run(*command: str | Path) -> None:
     """Run a program, which must succeed."""
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr}"
+
+
+def sync(path: Path) -> None:
+    """fsync of a directory, or of a file that is there."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

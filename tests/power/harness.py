@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import apsw
@@ -69,6 +69,10 @@ def start_daemon(vault: Path, point: Path, log: Path, program: Sequence[str] = M
     return mounted
 
 
+Moment = Callable[["Bench", list[Path]], None]
+"""Returns when the time has come, by what is in the vault, and by the logs of the writers."""
+
+
 class Bench:
     """A vault to be cut, on a disk of its own (`ext4`, `xfs`), or (None) on any."""
 
@@ -101,11 +105,18 @@ class Bench:
 
     # One round
 
-    def run_round(self, program: Sequence[str] = MOUNT) -> None:
-        """Load, cut and check once. Raises `Lost`."""
+    def run_round(
+        self,
+        program: Sequence[str] = MOUNT,
+        wait_moment: Moment | None = None,
+    ) -> None:
+        """Load, cut and check once. Raises `Lost`.
+
+        `wait_moment` returns when it is to be cut; without, that is at random.
+        """
         source = random.Random(self.seed + self.rounds)
         self.rounds += 1
-        stories = self._load_and_cut(source, program)
+        stories = self._load_and_cut(source, program, wait_moment)
         self._count_in_flight(stories)
         self._cut_recovery(source)
         # The mount or the library recovers, and the other one finds it done.
@@ -119,7 +130,12 @@ class Bench:
         self.figures["rounds"] += 1
         self.figures["closes"], self.figures["fsyncs"] = self.expected.closes, self.expected.syncs
 
-    def _load_and_cut(self, source: random.Random, program: Sequence[str]) -> list[Story]:
+    def _load_and_cut(
+        self,
+        source: random.Random,
+        program: Sequence[str],
+        wait_moment: Moment | None,
+    ) -> list[Story]:
         if self._mounted is not None and program is not MOUNT:
             self._mounted.stop()
             self._mounted = None
@@ -136,8 +152,11 @@ class Bench:
                 )
             )  # fmt: skip
         wait_until(lambda: all(log.exists() and log.stat().st_size for log in logs))
-        # Mostly soon; settling begins after a quarter of a second, and after two at latest.
         with self._neighbour():
+            if wait_moment is not None:
+                wait_moment(self, logs)
+                return self._cut_writers(mounted, logs)
+            # Mostly soon; settling begins after a quarter of a second, and after two at latest.
             time.sleep(source.choice([0.1, 0.5, 1.5, 2.5]) * (0.5 + source.random()))
             if source.random() < 0.3:
                 # In the quiet that follows, all is settled.

@@ -12,6 +12,7 @@ import pytest
 
 from scopefs import Vault
 from tests.mounting import wait_until
+from tests.power.disk import sync
 from tests.power.harness import Bench
 from tests.power.slow_places import DELAY_S
 from tests.store.inspection import check_whole
@@ -33,15 +34,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A vault on a disk of its own."""
     with Bench(tmp_path, request.param, 0) as made:
         yield made
-
-
-def sync(path: Path) -> None:
-    """fsync of a directory, or of a file that is there."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def test_names_are_durable_after_two_seconds(bench: Bench) -> None:
