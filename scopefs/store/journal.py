@@ -22,6 +22,7 @@ Units: `_us` microseconds since the epoch. Raises `NoSpace`, `IndexBroken`, `Una
 """
 
 import contextlib
+import errno
 import logging
 import queue
 import threading
@@ -437,7 +438,7 @@ class Journal:
         except apsw.BusyError as error:
             failure = _Locked(f"index.db is locked: {error}")
         except apsw.Error as error:
-            failure = to_scopefs_error(error)
+            failure = to_scopefs_error(error, self._db.system_errno if self._db else 0)
             failure.__cause__ = error
         except (ScopefsError, OSError) as error:
             failure = error
@@ -521,10 +522,16 @@ def _sort_error(error: Exception) -> Exception:
     return to_scopefs_error(error) if isinstance(error, apsw.Error) else error
 
 
-def to_scopefs_error(error: apsw.Error) -> ScopefsError:
-    """Sort SQLite's errors into ours. Total: what is not known is `Unavailable`."""
+def to_scopefs_error(error: apsw.Error, system_errno: int = 0) -> ScopefsError:
+    """Sort SQLite's errors into ours. Total: what is not known is `Unavailable`.
+
+    `system_errno`: the system's error behind an `IOError`, if it is known.
+    """
     if isinstance(error, apsw.FullError):
         return NoSpace("the disk under the vault is full")
+    if isinstance(error, apsw.IOError) and system_errno == errno.EDQUOT:
+        # Only ENOSPC makes SQLite speak of a full disk.
+        return NoSpace("the quota of the disk under the vault is used up")
     if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.CantOpenError):
         return IndexBroken(f"index.db cannot be read: {error}; {REPAIR}")
     if isinstance(error, apsw.ReadOnlyError):

@@ -167,6 +167,40 @@ def test_full_disk_is_no_space_for_everybody(journal: Journal) -> None:
     assert journal.run(record("next"), durable=True) == 1
 
 
+class _Quota(apsw.VFS):
+    """A disk on which nothing can be written, for the system's reason EDQUOT."""
+
+    def __init__(self) -> None:
+        super().__init__("quota", "unix", makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        return _FileUnderQuota(name, flags)
+
+    def xGetLastError(self) -> tuple[int, str]:
+        return errno.EDQUOT, ""
+
+
+class _FileUnderQuota(apsw.VFSFile):
+    def __init__(self, name: Any, flags: list[int]) -> None:
+        super().__init__("unix", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        raise apsw.IOError("quota exceeded")
+
+
+def test_regression_quota_was_told_as_a_broken_disk(journal: Journal) -> None:
+    """To SQLite a quota that is used up is an I/O error like others; to the caller it is not."""
+    journal._disconnect()
+    disk = _Quota()
+    try:
+        with pytest.raises(NoSpace, match="quota"):
+            journal.run(record("refused"), durable=True)
+    finally:
+        disk.unregister()
+    assert len(list_ops(journal)) == 0
+    assert journal.run(record("taken"), durable=True) == 1
+
+
 def test_threads_share_transactions_and_lose_nothing(journal: Journal) -> None:
     """Twenty threads: every event is recorded once, without a gap, and errors go to their own."""
     failed: list[int] = []
