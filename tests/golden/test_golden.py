@@ -17,6 +17,7 @@ from scopefs.store import schema
 from scopefs.store.layout import FORMAT
 from tests.golden.describe import describe, hash_file
 from tests.mounting import Mounted, run_scopefs
+from tests.store.inspection import expect_none, find_problems, run_python_until_it_dies
 
 HERE = Path(__file__).parent
 NAMES = sorted(path.name.removesuffix(".tar.gz") for path in HERE.glob("*.tar.gz"))
@@ -98,26 +99,31 @@ def test_vault_is_of_its_schema(name: str, tmp_path: Path) -> None:
     assert json.loads((root / "vault.json").read_text())["format"] == FORMAT == 1
 
 
+def check_versions(vault: Vault, kept: dict[str, Any]) -> None:
+    """Fail unless each version is read by its stamp, byte for byte."""
+    read = 0
+    for view, content in kept["views"].items():
+        scope, _, kind = view.rpartition("/")
+        if kind != ".versions":
+            continue
+        for file, sha256 in content.items():
+            if file == "latest.json":
+                continue
+            version = vault.get(scope.replace("/", "."), stamp=file.removesuffix(".json"))
+            envelope = vault.read_envelope(version)
+            assert hash_bytes(envelope) == sha256, file
+            assert hash_bytes(vault.read_payload(version)) == version.payload_sha256.hex()
+            assert decode_envelope(envelope).file.sha256 == version.payload_sha256
+            read += 1
+    assert read >= 15
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_library_reads_and_writes(name: str, tmp_path: Path) -> None:
     """Each version is read by its stamp, each event is there, and the vault takes new versions."""
     root, kept = unpack(name, tmp_path)
     with Vault.open(root) as vault:
-        read = 0
-        for view, content in kept["views"].items():
-            scope, _, kind = view.rpartition("/")
-            if kind != ".versions":
-                continue
-            for file, sha256 in content.items():
-                if file == "latest.json":
-                    continue
-                version = vault.get(scope.replace("/", "."), stamp=file.removesuffix(".json"))
-                envelope = vault.read_envelope(version)
-                assert hash_bytes(envelope) == sha256, file
-                assert hash_bytes(vault.read_payload(version)) == version.payload_sha256.hex()
-                assert decode_envelope(envelope).file.sha256 == version.payload_sha256
-                read += 1
-        assert read >= 15
+        check_versions(vault, kept)
         for name_in_vault, text in kept.get("late", {}).items():
             scope, _, base = name_in_vault.rpartition("/")
             found = vault.get(scope.replace("/", "."), name=base)
@@ -133,6 +139,67 @@ def test_library_reads_and_writes(name: str, tmp_path: Path) -> None:
             vault.restore(entry.id)
         assert vault.read_payload(vault.get("trash.all")) == b"all of it"
     assert run_scopefs("verify", vault=root).returncode == 0
+
+
+# Opens a vault, and dies before the Nth thing that SQLite does to a file.
+_MIGRATE = """
+import os, signal, sys
+import apsw
+steps = int(sys.argv[2])
+
+def step():
+    global steps
+    steps -= 1
+    if steps == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class File(apsw.VFSFile):
+    def __init__(self, name, flags):
+        super().__init__("unix", name, flags)
+    def xWrite(self, data, offset):
+        step()
+        super().xWrite(data, offset)
+    def xSync(self, flags):
+        step()
+        super().xSync(flags)
+    def xTruncate(self, size):
+        step()
+        super().xTruncate(size)
+
+class Disk(apsw.VFS):
+    def __init__(self):
+        super().__init__("dying", "unix", makedefault=True)
+    def xOpen(self, name, flags):
+        return File(name, flags)
+    def xDelete(self, path, sync):
+        step()
+        super().xDelete(path, sync)
+
+disk = Disk()
+from scopefs.store import index
+index.migrate_index(sys.argv[1] + "/index.db")
+print("migrated", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("schema-1")])
+def test_migration_that_is_killed_at_every_step(name: str, tmp_path: Path) -> None:
+    """Wherever it is cut, the index is of one schema or of the other, and the next open ends it."""
+    found = set()
+    out = ""
+    step = 1
+    while out != "migrated\n":
+        root, kept = unpack(name, tmp_path / str(step))
+        out = run_python_until_it_dies(_MIGRATE, root, str(step))
+        found.add(read_version(root))
+        with Vault.open(root) as vault:
+            check_versions(vault, kept)
+            expect_none(find_problems(vault))
+        assert read_version(root) == len(schema.MIGRATIONS)
+        step += 3
+    assert found == {1, len(schema.MIGRATIONS)}
+    assert step > 50
 
 
 @pytest.mark.parametrize("name", NAMES)
