@@ -45,6 +45,22 @@ def test_names_are_durable_after_two_seconds(bench: Bench) -> None:
     assert os.listdir(bench.mount().make_scope()) == ["Folder"]
 
 
+@pytest.mark.parametrize("synced", ["directory", "file"])
+def test_names_are_durable_with_an_fsync(bench: Bench, synced: str) -> None:
+    """D4: mkdir, rename and unlink are, once the directory or the file was fsynced."""
+    scope = bench.mount().make_scope()
+    for name in ("old", "gone"):
+        (scope / name).write_bytes(name.encode())
+    (scope / "Folder").mkdir()
+    (scope / "old").rename(scope / "new")
+    (scope / "gone").unlink()
+    sync(scope if synced == "directory" else scope / "new")
+    bench.cut()
+    scope = bench.mount().make_scope()
+    assert sorted(os.listdir(scope)) == ["Folder", "new"]
+    assert (scope / "new").read_bytes() == b"old"
+
+
 def test_fsync_while_settling(bench: Bench) -> None:
     """D4: an fsync during a settling that has nothing to place makes names durable."""
     scope = bench.mount(_SLOW).make_scope()
