@@ -2,13 +2,14 @@
 
 `python unsynced.py LEFT-OUT... -- ARGUMENTS`, LEFT-OUT being
 
-- `journal`: SQLite's syncs, of index.db and of its WAL
+- `journal`: the syncs of index.db and of its WAL, by SQLite and by us
 - `files`: fsync and fdatasync, of staging files and directories
 - `places`: syncfs, before and after settling gives its names
 """
 
 import os
 import sys
+from collections.abc import Callable
 
 import apsw
 
@@ -29,14 +30,22 @@ class _Unsynced(apsw.VFS):
         return _File(name, flags)
 
 
+def _leave_out(sync: Callable[[int], None], left_out: list[str]) -> Callable[[int], None]:
+    def sync_some(fd: int) -> None:
+        is_journal = os.readlink(f"/proc/self/fd/{fd}").endswith("-wal")
+        if ("journal" if is_journal else "files") not in left_out:
+            sync(fd)
+
+    return sync_some
+
+
 def main() -> None:
     split = sys.argv.index("--")
     left_out = sys.argv[1:split]
     sys.argv[1:] = sys.argv[split + 1 :]
     from scopefs.store import atomic
 
-    if "files" in left_out:
-        os.fsync = os.fdatasync = lambda fd: None
+    os.fsync, os.fdatasync = (_leave_out(sync, left_out) for sync in (os.fsync, os.fdatasync))
     if "places" in left_out:
         # Before anybody imports it by its name.
         atomic.sync_file_system = lambda fd: None
