@@ -138,7 +138,9 @@ def _find_default(tokens: Sequence[Token]) -> str | None:
 
 
 def _replace(layout: Layout, tokens: tuple[Token, ...]) -> None:
-    temporary = layout.root / f".tokens.json.{secrets.token_hex(8)}.tmp"
+    # One name, for one process at a time: what a kill has left goes the next time.
+    temporary = layout.root / ".tokens.json.tmp"
+    temporary.unlink(missing_ok=True)
     content = msgspec.json.format(msgspec.json.encode(_File(tokens)), indent=2) + b"\n"
     try:
         write_temporary(temporary, content)

@@ -18,6 +18,7 @@ from scopefs.store.layout import Layout
 from scopefs.store.tokens import Right, check_pattern, load_tokens, revoke_token
 from tests.api.serving import JSON, Served, error_of, read_answer
 from tests.mounting import run_scopefs
+from tests.store.inspection import expect_none, find_problems, run_python_until_it_dies
 
 PATHS = [
     (operation.method, operation.path.replace("{scope}", "my.scope").replace("{name}", "n"))
@@ -51,6 +52,27 @@ def test_a_vault_is_made_with_its_default_token(tmp_path: Path) -> None:
     revoke_token(layout, "default")
     Vault.open(tmp_path / "vault", create=True).close()
     assert load_tokens(layout) == ()
+
+
+_KILLED = """
+import os, signal, sys
+from scopefs import Vault
+from scopefs.store import tokens
+tokens.write_temporary = lambda path, content: (
+    path.write_bytes(content[:9]), os.kill(os.getpid(), signal.SIGKILL))
+Vault.open(sys.argv[1], create=True)
+"""
+
+
+def test_regression_rest_of_a_cut_making_is_no_stranger(tmp_path: Path) -> None:
+    """Verification knows what a kill in the making of a token has left; the next one removes it."""
+    root = tmp_path / "vault"
+    run_python_until_it_dies(_KILLED, root)
+    (rest,) = root.glob(".tokens*")
+    with Vault.open(root) as vault:
+        expect_none(find_problems(vault))
+    run_scopefs("token", "show", vault=root)
+    assert not rest.exists()
 
 
 def test_the_default_token_is_its_owners(served: Served) -> None:

@@ -21,7 +21,8 @@ _OWNER = re.compile(r"[0-9a-f]{32}(\.new)?\Z")
 _SETTLING = re.compile(r"settle\.\d+(\.blob)?\.tmp\Z")
 _PARTIAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZu\d{6}-[0-9a-f]{8}\.(bin|json)\Z")
 _ROOT = re.compile(
-    r"(vault\.json|config\.toml|tokens\.json|lost\+found|data|blobs|events|staging|partial|trash|logs"
+    r"(vault\.json|config\.toml|tokens\.json|\.tokens\.json\.tmp|lost\+found"
+    r"|data|blobs|events|staging|partial|trash|logs"
     r"|index\.db(-wal|-shm|-journal|\.schema-\d+|\.(broken|new|rebuilt)[^/]*)?"
     r"|[a-z]+\.lock)\Z"
 )
