@@ -16,6 +16,7 @@ repeats a run. A sync of the disk below is taken at its word here: `tests/power`
 """
 
 import functools
+import math
 import os
 import random
 import shutil
@@ -30,6 +31,7 @@ import pytest
 
 from scopefs import Vault
 from scopefs.store.journal import Journal
+from scopefs.store.wal import Wal
 from tests.crash.checks import check_closed, check_open, check_placed, digest_index, load_index
 from tests.crash.deeds import LOAD, do, end
 from tests.crash.disk import ROOT, Crash, Disk
@@ -41,14 +43,14 @@ CI_PREFIXES = 70
 """Of each way to crash."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Commit:
-    """A commit: between which calls it was made, whether it waited for the disk, what it made."""
+    """A commit: between which calls it was made, what it made, and where the disk had it."""
 
     began: int
     ended: int
-    durable: bool
     state: bytes
+    durable_at: float = math.inf
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Recording:
         """The states of the index that a crash behind so many calls may leave."""
         oldest = max(
             (commit.ended for commit in self.commits
-             if commit.ended <= at and (commit.durable or crash == "killed")),
+             if (commit.ended if crash == "killed" else commit.durable_at) <= at),
             default=0,
         )  # fmt: skip
         return {
@@ -78,7 +80,7 @@ class Recording:
 
 @contextmanager
 def _noting_commits(tape: Tape, commits: list[Commit]) -> Iterator[None]:
-    real = Journal._commit_locked
+    real, real_sync = Journal._commit_locked, Wal.sync
 
     def commit_locked(journal: Journal, batch: list[Any]) -> None:
         if not tape.parts(journal._path):
@@ -88,19 +90,21 @@ def _noting_commits(tape: Tape, commits: list[Commit]) -> Iterator[None]:
         if not commits:
             db = journal._db or journal._connect()
             here = len(tape.ops)
-            commits.append(Commit(here, here, True, digest_index(db)))
+            commits.append(Commit(here, here, digest_index(db), here))
         began = len(tape.ops)
         real(journal, batch)
         assert journal._db is not None
-        durable = any(item.durable for item in batch)
-        state = digest_index(journal._db)
-        if state == commits[-1].state:
-            # Nothing was written, and so nothing was synced.
-            durable = False
-        commits.append(Commit(began, len(tape.ops), durable, state))
+        commits.append(Commit(began, len(tape.ops), digest_index(journal._db)))
+
+    def sync(wal: Wal, ticket: int) -> None:
+        real_sync(wal, ticket)
+        if tape.parts(Path(wal._path)):
+            for commit in commits:
+                commit.durable_at = min(commit.durable_at, len(tape.ops))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "_commit_locked", commit_locked)
+        patch.setattr(Wal, "sync", sync)
         yield
 
 
