@@ -51,8 +51,9 @@ def read_stories(mounted: Mounted, scope: Path) -> list[dict[str, Any]]:
     name = ".".join(scope.relative_to(mounted.point).parts)
     found = []
     for path in sorted((mounted.vault / "partial").glob("*.json")):
-        story = json.loads(path.read_bytes())
-        if story["scope"] == name:
+        # One that is being written is empty.
+        story = json.loads(path.read_bytes() or b"{}")
+        if story.get("scope") == name:
             found.append({**story, "content": path.with_suffix(".bin").read_bytes()})
     return found
 
