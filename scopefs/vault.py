@@ -56,7 +56,8 @@ from scopefs.store import (
     trash,
     tree,
 )
-from scopefs.store.background import SettleThread
+from scopefs.store.atomic import sync_file_system
+from scopefs.store.background import SettleThread, SyncThread
 from scopefs.store.backing import find_backing
 from scopefs.store.checks import Checked
 from scopefs.store.chunks import record_digests
@@ -147,7 +148,9 @@ class Vault:
             stack.callback(self._settler.close)
             self._recovery = Recovery(layout, self._journal, self._readers, self.scratch)
             self.recovered = self._recovery.run(clock_us())
-            self._settling = SettleThread(self._recover_and_settle, clock_us)
+            self._settling = SettleThread(
+                self._recover_and_settle, clock_us, SyncThread(self._sync_in_time)
+            )
             stack.callback(self._settling.stop)
             with self.read() as db:
                 if fetch(db, "SELECT 1 FROM staged LIMIT 1"):
@@ -245,6 +248,10 @@ class Vault:
         if self._recovery.result.left:
             self._recovery.run(self.clock_us())
         return not self._recovery.result.left
+
+    def _sync_in_time(self) -> None:
+        if self._journal.unsynced:
+            self._journal.sync()
 
     def _recover_and_settle(self, older_than_us: int) -> bool:
         is_done = self._recover_again()
@@ -758,6 +765,14 @@ class Vault:
         """Make everything that was applied so far durable."""
         if not self.is_relaxed:
             self._journal.sync()
+
+    def sync_files(self) -> None:
+        """Make all that was written to staging files durable. Raises `OSError`."""
+        fd = os.open(self.layout.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sync_file_system(fd)
+        finally:
+            os.close(fd)
 
     def settle(self) -> None:
         """Place everything that was published so far."""

@@ -1,9 +1,12 @@
-"""The settling thread: when what was published is placed.
+"""Threads of an open vault that follow its changes: settling, and syncing in time.
 
-When nothing changed for 250 ms, at latest 2 s after the first change that waits. A version younger
-than 250 ms is left for the next time, so that a tool's rename and utimens right after its close
-still reach the envelope. Errors are logged and tried again, ever less often; nothing is lost by
-waiting, for reads come from the journal.
+Settling: when nothing changed for 250 ms, at latest 2 s after the first change that waits. A
+version younger than 250 ms is left for the next time, so that a tool's rename and utimens right
+after its close still reach the envelope. Errors are logged and tried again, ever less often;
+nothing is lost by waiting, for reads come from the journal.
+
+Syncing: settling makes durable what nobody has waited for, but may take long, of many files or on a
+slow disk. What is committed meanwhile is synced beside it.
 """
 
 import logging
@@ -15,6 +18,9 @@ from scopefs.errors import ScopefsError
 
 QUIET_S = 0.25
 LATEST_S = 2.0
+SYNC_S = 1.5
+"""After so long, what was committed is synced, if nobody else has done it."""
+
 _RETRY_MAX_S = 60.0
 _SLACK_S = 0.001
 """The vault's clock, by which versions are old enough, may be adjusted meanwhile."""
@@ -24,9 +30,15 @@ _LOG = logging.getLogger(__name__)
 class SettleThread:
     """Calls `settle(older_than_us)` in time after each `poke()`. The thread starts when needed."""
 
-    def __init__(self, settle: Callable[[int], bool], clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settle: Callable[[int], bool],
+        clock_us: Callable[[], int],
+        syncing: "SyncThread | None" = None,
+    ) -> None:
         self._settle = settle
         self._clock_us = clock_us
+        self._syncing = syncing
         self._condition = threading.Condition()
         self._first = 0.0
         self._last = 0.0
@@ -37,6 +49,8 @@ class SettleThread:
     def poke(self) -> None:
         """Say that something was committed. Cheap: called after every change."""
         self._last = time.monotonic()
+        if self._syncing is not None:
+            self._syncing.poke()
         if self._waiting:
             return
         with self._condition:
@@ -53,7 +67,9 @@ class SettleThread:
                 self._condition.notify()
 
     def stop(self) -> None:
-        """End the thread, after the settle that it may be in."""
+        """End the thread, after the settle that it may be in; and the one that syncs beside it."""
+        if self._syncing is not None:
+            self._syncing.stop()
         with self._condition:
             self._stopping = True
             self._condition.notify()
@@ -108,3 +124,52 @@ class SettleThread:
                     return True
                 self._condition.wait(due - now)
             return False
+
+
+class SyncThread:
+    """Calls `sync()` in time after each `poke()`. The thread starts when needed."""
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._condition = threading.Condition()
+        self._waiting = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def poke(self) -> None:
+        """Say that something was committed. Cheap: called after every change."""
+        if self._waiting:
+            return
+        with self._condition:
+            if self._stopping:
+                return
+            self._waiting = True
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="scopefs-in-time", daemon=True
+                )
+                self._thread.start()
+            else:
+                self._condition.notify()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._waiting or self._stopping)
+                if self._condition.wait_for(lambda: self._stopping, SYNC_S):
+                    return
+            # What comes from here on pokes again.
+            self._waiting = False
+            try:
+                self._sync()
+            except ScopefsError as error:
+                _LOG.error("what was committed could not be made durable: %s", error)

@@ -1,10 +1,11 @@
 """`scopefs` on a disk whose syncfs takes its time, so that settling takes long."""
 
+import os
 import time
 
 from scopefs.store import atomic
 
-DELAY_S = 1.5
+DELAY_S = float(os.environ.get("SCOPEFS_TEST_DELAY_S") or 1.5)
 _sync_file_system = atomic.sync_file_system
 
 

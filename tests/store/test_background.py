@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from scopefs.errors import Unavailable
 from scopefs.store import background
-from scopefs.store.background import LATEST_S, QUIET_S, SettleThread
+from scopefs.store.background import LATEST_S, QUIET_S, SettleThread, SyncThread
 from tests.store.inspection import NOON_US, PATIENCE_S
 
 
@@ -184,3 +185,37 @@ def test_stop_waits_for_the_settle_under_way() -> None:
     stopper.join(PATIENCE_S)
     assert ended.is_set()
     assert not stopper.is_alive()
+
+
+def test_sync_comes_in_time_however_long_settling_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all that came before; after the end, never."""
+    monkeypatch.setattr(background, "SYNC_S", 0.01)
+    synced, go = threading.Semaphore(0), threading.Event()
+    syncing = SyncThread(synced.release)
+    settling = SettleThread(lambda _: go.wait(PATIENCE_S), lambda: NOON_US, syncing)
+    for _ in range(3):
+        settling.poke()
+        assert synced.acquire(timeout=PATIENCE_S)
+    go.set()
+    settling.stop()
+    settling.poke()
+    assert not synced.acquire(blocking=False)
+
+
+def test_sync_that_failed_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next change has another."""
+    monkeypatch.setattr(background, "SYNC_S", 0.01)
+    called = threading.Semaphore(0)
+
+    def sync() -> None:
+        called.release()
+        raise Unavailable("the disk failed")
+
+    syncing = SyncThread(sync)
+    for _ in range(2):
+        syncing.poke()
+        assert called.acquire(timeout=PATIENCE_S)
+    syncing.stop()
+    assert "the disk failed" in caplog.text
