@@ -41,8 +41,17 @@ the index that it changes, and those of several publications are mostly the same
 TEMPORARY_S = 10.0
 """How long after its RELEASE a program may take its file back by removing it."""
 
+BEHIND_S = 0.5
+"""How far publication may be behind a mount that waits for nothing, before it waits."""
+
+_SYNC_TOGETHER_MIN = 4
+"""So many files are made durable by one syncfs: it costs about what two syncs of a file do."""
+
 _RECENT_MAX = 65_536
 _GATHER_MAX = 16
+_GATHER_MAX_RELAXED = 256
+"""More share a syncfs."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -87,7 +96,8 @@ class Publisher:
                 with trio.move_on_after(LINGER_S):
                     await self._hurry.wait()
                 self._hurry = trio.Event()
-                batch, self._waiting = self._waiting[:_GATHER_MAX], self._waiting[_GATHER_MAX:]
+                most = _GATHER_MAX_RELAXED if self._vault.is_relaxed else _GATHER_MAX
+                batch, self._waiting = self._waiting[:most], self._waiting[most:]
                 try:
                     await self._publish(batch)
                 except Exception as error:
@@ -110,6 +120,15 @@ class Publisher:
             while file.publishing is not None:
                 self._hurry.set()
                 await file.publishing.wait()
+
+    async def wait_not_behind(self) -> None:
+        """Wait while what was closed long ago is not published yet: it can be lost."""
+        with trio.move_on_after(PUBLISH_GRACE_S):
+            while self._waiting:
+                oldest = self._waiting[0]
+                if oldest.publishing is None or trio.current_time() < oldest.flushed_at + BEHIND_S:
+                    return
+                await oldest.publishing.wait()
 
     async def wait_scope_published(self, scope_node: int) -> None:
         """Wait for what is about to be published in a scope, so that a listing shows it.
@@ -183,7 +202,7 @@ class Publisher:
             file for file in batch
             if self._plan(file) is Outcome.RECORD and self._needs_seal(file)
         ]  # fmt: skip
-        faults = await in_thread(_seal_all, unsealed) if unsealed else {}
+        faults = await in_thread(_seal_all, unsealed, self._vault) if unsealed else {}
         works = []
         files = []
         for file in batch:
@@ -321,13 +340,20 @@ class Publisher:
             self._open.forget(file)
 
 
-def _seal_all(files: list[OpenFile]) -> dict[int, Exception]:
+def _seal_all(files: list[OpenFile], vault: Vault) -> dict[int, Exception]:
     """Seal what no FLUSH has made durable: stored through a mapping after it, or relaxed."""
     faults: dict[int, Exception] = {}
+    drafts = [file.draft for file in files if file.draft is not None]
+    is_synced = sum(not draft.in_memory for draft in drafts) >= _SYNC_TOGETHER_MIN
+    if is_synced:
+        try:
+            vault.sync_files()
+        except OSError as error:
+            return {id(file): error for file in files}
     for file in files:
         try:
             if file.draft is not None:
-                file.sealed = file.draft.seal(file.name or None)
+                file.sealed = file.draft.seal(file.name or None, is_synced=is_synced)
         except Exception as error:
             faults[id(file)] = error
     return faults

@@ -345,7 +345,8 @@ class Sessions:
         if state is StagedState.CLOSED:
             file.check_failed()
         if self._vault.is_relaxed:
-            # The publisher makes it durable, and nobody waits for that.
+            # The publisher makes it durable, and nobody waits for that, unless it is far behind.
+            await self._publisher.wait_not_behind()
             return
         file.dirty = False
         try:

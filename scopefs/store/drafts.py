@@ -143,12 +143,14 @@ class Draft:
                 self._owner.sync_names()
                 self._name_is_durable = True
 
-    def seal(self, name: bytes | None) -> Sealed:
+    def seal(self, name: bytes | None, *, is_synced: bool = False) -> Sealed:
         """Make the bytes durable in their file, if there is one, and say what they are.
 
         `name` is only asked for its ending. Writing may go on afterwards; then the seal is void.
+        `is_synced`: a syncfs has made them durable.
         """
-        self.sync()
+        if not is_synced:
+            self.sync()
         self.changed = False
         head = self.read(0, _EDGE_BYTES)
         kind = self._decide_kind(head)

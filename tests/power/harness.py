@@ -49,12 +49,14 @@ class Lost(AssertionError):
     """A cut has cost what was promised."""
 
 
-def start_daemon(vault: Path, point: Path, log: Path, program: Sequence[str] = MOUNT) -> Mounted:
+def start_daemon(
+    vault: Path, point: Path, log: Path, program: Sequence[str] = MOUNT, options: Sequence[str] = ()
+) -> Mounted:
     """Mount a vault by `program`, which takes the arguments of `scopefs`."""
     point.mkdir(exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*program, "mount", "-f", "--vault", str(vault), str(point)],
+            [*program, "mount", "-f", "--vault", str(vault), str(point), *options],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
     mounted = Mounted(process, vault, point, log)
@@ -206,15 +208,19 @@ class Bench:
             over.set()
             thread.join()
 
-    def cut(self, *programs: subprocess.Popen[bytes]) -> None:
-        """Cut the power under the mount and under programs, and switch it on again."""
+    def cut(self, *programs: subprocess.Popen[bytes]) -> float:
+        """Cut the power under the mount and under programs, and switch it on again.
+
+        Returns when it was cut, by the monotonic clock.
+        """
         assert self.disk is not None
-        self.disk.cut()
+        cut_at = self.disk.cut()
         self.kill()
         for process in programs:
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE_S)
         self._restart()
+        return cut_at
 
     def kill(self) -> None:
         """kill -9 the daemon, if there is one."""
@@ -234,10 +240,10 @@ class Bench:
             process.wait(PATIENCE_S)
         self._running.clear()
 
-    def mount(self, program: Sequence[str] = MOUNT) -> Mounted:
+    def mount(self, program: Sequence[str] = MOUNT, options: Sequence[str] = ()) -> Mounted:
         """Mount the vault."""
         log = self.directory / f"mount.{time.monotonic_ns()}.log"
-        self._mounted = start_daemon(self.vault, self.point, log, program)
+        self._mounted = start_daemon(self.vault, self.point, log, program, options)
         return self._mounted
 
     def _count_in_flight(self, stories: list[Story]) -> None:

@@ -19,6 +19,7 @@ from tests.store.inspection import check_whole
 
 pytestmark = pytest.mark.usefixtures("root")
 LATEST_S = 2.0
+RELAXED_S = 5.0
 _SLOW = (sys.executable, str(Path(__file__).with_name("slow_places.py")))
 _OPEN = """
 import sys, time
@@ -59,6 +60,49 @@ def test_names_are_durable_with_an_fsync(bench: Bench, synced: str) -> None:
     scope = bench.mount().make_scope()
     assert sorted(os.listdir(scope)) == ["Folder", "new"]
     assert (scope / "new").read_bytes() == b"old"
+
+
+def test_names_are_durable_after_two_seconds_of_a_long_settling(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D4: so they are while settling, of something else, waits for the disk."""
+    monkeypatch.setenv("SCOPEFS_TEST_DELAY_S", str(2 * LATEST_S))
+    scope = bench.mount(_SLOW).make_scope()
+    (scope / "f").write_bytes(b"x")
+    # Written, and waiting for their sync.
+    wait_until(lambda: list((bench.vault / "staging").glob("settle.*.tmp")))
+    (scope / "Folder").mkdir()
+    time.sleep(LATEST_S + 0.2)
+    bench.cut()
+    assert sorted(os.listdir(bench.mount().make_scope())) == ["Folder", "f"]
+
+
+def test_relaxed_loses_five_seconds_at_most(bench: Bench) -> None:
+    """D8: what was closed earlier is there, nothing is half, the names are those of one moment."""
+    scope = bench.mount(options=["--durability", "relaxed"]).make_scope()
+    began = time.monotonic()
+    closed: list[float] = []
+    while time.monotonic() < began + RELAXED_S + 2:
+        (scope / f"f{len(closed)}").write_bytes(_make_content(len(closed)))
+        closed.append(time.monotonic())
+    cut_at = bench.cut()
+    names = os.listdir(bench.mount().make_scope())
+    old = sum(at < cut_at - RELAXED_S for at in closed)
+    assert old > 10
+    assert len(names) >= old
+    # One after the other, and so none before one that is there is missing.
+    assert set(names) == {f"f{number}" for number in range(len(names))}
+    bench.close()
+    with Vault.open(bench.vault) as vault:
+        for version in vault.versions("my.files"):
+            assert version.name is not None
+            assert vault.read_payload(version) == _make_content(int(version.name[1:]))
+        check_whole(vault)
+
+
+def _make_content(number: int) -> bytes:
+    """In the row, and in a file."""
+    return b"%d " % number * (1 + number % 7 * 4000)
 
 
 def test_fsync_while_settling(bench: Bench) -> None:
