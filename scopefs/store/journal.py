@@ -59,6 +59,9 @@ CHECKPOINT_PAGES = 8192
 
 _RESERVE_AFTER_COMMITS = 8
 
+LONG_PAGES = 2 * CHECKPOINT_PAGES
+"""WAL length above which a checkpoint waits for those who read from the WAL."""
+
 CHECKPOINT_PATIENCE_MS = 100
 """How long a checkpoint waits for readers of other processes."""
 
@@ -453,7 +456,10 @@ class Journal:
         """Between two batches, by the writer itself: a WAL that starts anew is written over in
         place, which syncs twice as fast as one that grows.
         """
-        if self._wal_pages > CHECKPOINT_PAGES:
+        if self._wal_pages > LONG_PAGES:
+            # It does so only while nobody reads from it: of several processes that may be never.
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART)
+        elif self._wal_pages > CHECKPOINT_PAGES:
             self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _commit_locked(self, batch: list[_Item[Any]]) -> None:
