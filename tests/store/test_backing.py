@@ -1,12 +1,14 @@
 """What a vault lies on: found in the kernel's table, and what it lacks said in words."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from scopefs import Vault
 from scopefs.store.backing import WEAK_TYPES, find_backing
+from tests.mounting import run_scopefs
 
 TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -59,3 +61,15 @@ def test_status_names_what_is_not_guaranteed(
         kind = found["type"]
         monkeypatch.setitem(WEAK_TYPES, kind, "is not to be trusted")
         assert "is not to be trusted" in vault.status()["fileSystem"]["warnings"]
+
+
+def test_status_of_a_vault_in_memory(tmp_path: Path) -> None:
+    """A file system that is really there: named to people, with what it does not guarantee."""
+    memory = Path("/dev/shm")
+    if find_backing(memory).type != "tmpfs" or not os.access(memory, os.W_OK):
+        pytest.skip("this machine has no /dev/shm in memory")
+    with tempfile.TemporaryDirectory(dir=memory) as place:
+        Vault.open(Path(place) / "v", create=True).close()
+        said = run_scopefs("status", vault=Path(place) / "v").stdout.decode()
+    assert "tmpfs" in said
+    assert "is in memory" in said
