@@ -212,28 +212,17 @@ def test_several_open_at_once_after_a_crash(tmp_path: Path, start_putter: Start)
 
 # Puts with a disk whose fsync of the WAL fails from the second put on, and dies.
 _PUT_ON_FAILING_DISK = """
-import os, signal, sys
-import apsw
+import errno, os, signal, sys
 
 FAILING = False
+fdatasync = os.fdatasync
 
-class File(apsw.VFSFile):
-    def __init__(self, name, flags):
-        path = name.filename() if isinstance(name, apsw.URIFilename) else name
-        self.is_wal = path is not None and path.endswith("-wal")
-        super().__init__("unix", name, flags)
-    def xSync(self, flags):
-        if self.is_wal and FAILING:
-            raise apsw.IOError("the disk failed")
-        super().xSync(flags)
+def sync(fd):
+    if FAILING and os.readlink(f"/proc/self/fd/{fd}").endswith("-wal"):
+        raise OSError(errno.EIO, "the disk failed")
+    fdatasync(fd)
 
-class FailingDisk(apsw.VFS):
-    def __init__(self):
-        super().__init__("failing", "unix", makedefault=True)
-    def xOpen(self, name, flags):
-        return File(name, flags)
-
-disk = FailingDisk()
+os.fdatasync = sync
 from scopefs import Vault
 from scopefs.errors import ScopefsError
 root, size, goes_on = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
