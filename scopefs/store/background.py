@@ -173,3 +173,5 @@ class SyncThread:
                 self._sync()
             except ScopefsError as error:
                 _LOG.error("what was committed could not be made durable: %s", error)
+            except Exception:
+                _LOG.exception("what was committed could not be made durable")
