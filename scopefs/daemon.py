@@ -158,7 +158,7 @@ async def _mount(
         pyfuse3.init(operations, str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise MountRefused(f"{mountpoint} cannot be mounted: {error}") from error
-    stop = trio.Event()
+    stop, door_ended = trio.Event(), trio.Event()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publisher.run)
@@ -167,18 +167,35 @@ async def _mount(
             await nursery.start(_unmount_on_signal, mountpoint, stop)
             if listener is not None:
                 _LOG.info("HTTP at %s", show_listener(listener))
-                await nursery.start(serve_http, vault, listener, stop, options.http_options)
+                await nursery.start(
+                    _serve_until, door_ended, vault, listener, stop, options.http_options
+                )
+            else:
+                door_ended.set()
             nursery.start_soon(_announce, mountpoint, vault, health, on_ready)
             wait_quickly()
             await pyfuse3.main()
             notify("STOPPING=1")
             stop.set()
             await publisher.close_all()
+            # It gives its open requests a time of its own.
+            await door_ended.wait()
             nursery.cancel_scope.cancel()
     finally:
         health.close()
         # main() returns once the kernel has let go; after an exception it has not.
         pyfuse3.close(unmount=is_mounted(mountpoint))
+
+
+async def _serve_until(
+    ended: trio.Event, vault: Vault, listener: socket.socket, stop: trio.Event,
+    options: HttpOptions | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:  # fmt: skip
+    """The HTTP door; says when its last request is over."""
+    try:
+        await serve_http(vault, listener, stop, options, task_status=task_status)
+    finally:
+        ended.set()
 
 
 async def _empty_trash_daily(vault: Vault) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from scopefs.api.pending import GRACE_S
+from scopefs.mount.point import is_mounted
 from tests.api.serving import JSON, Served
 from tests.mounting import PATIENCE_S, Mounted, run_scopefs, wait_until
 
@@ -66,6 +69,30 @@ def test_the_mount_beside_it(start: Callable[..., Mounted]) -> None:
         assert list((mounted.point / "both").iterdir()) == []
     mounted.stop()
     mounted.check_log()
+
+
+def test_upload_under_way_when_it_is_unmounted(start: Callable[..., Mounted]) -> None:
+    """A request that has begun is finished, and answered, though the mount is gone."""
+    mounted = start("vault", "mnt", "--http", "127.0.0.1:0")
+    url = re.search(r"http://([\d.]+):(\d+)", mounted.log)
+    assert url is not None
+    token = run_scopefs("token", "show", vault=mounted.vault).stdout.decode().strip()
+    body = b'{"x":"%s"}' % (b"y" * 1000)
+    with socket.create_connection((url[1], int(url[2])), timeout=PATIENCE_S) as connection:
+        connection.sendall(
+            b"POST /v1/data/late.upload HTTP/1.1\r\nHost: localhost\r\n"
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+            % (token.encode(), len(body))
+            + body[:500]
+        )
+        # The door has it once it has taken a connection that came later.
+        assert httpx.get(f"{url[0]}/health").status_code == 200
+        subprocess.run(["fusermount3", "-u", mounted.point], check=True)
+        wait_until(lambda: not is_mounted(mounted.point))
+        connection.sendall(body[500:])
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 201 ")
+    assert mounted.process.wait(PATIENCE_S) == 0
+    assert run_scopefs("get", "late.upload", vault=mounted.vault).stdout == body
 
 
 def check_saved(client: httpx.Client, scope: Path, number: int) -> None:
