@@ -7,6 +7,7 @@ recorded and interrupted. It says what it promises as it goes.
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from scopefs.errors import ScopefsError
 from scopefs.model.scope import parse_scope
 from scopefs.store import changes, publish, rows, tree
 from scopefs.store.drafts import Draft
+from scopefs.store.journal import Failure
 from scopefs.store.publish import StagedState, Write
 from scopefs.transfer.imports import Importer
 from scopefs.transfer.sources import open_source
@@ -239,18 +241,27 @@ def _open_draft(world: World, content: bytes) -> Draft:
     return draft
 
 
-def _stage(world: World, draft: Draft, name: str, node: int, state: StagedState,
-           sid: int | None = None) -> Write:  # fmt: skip
-    """What FLUSH and FSYNC do."""
+def _seal(
+    world: World, draft: Draft, name: str, node: int, sid: int | None = None
+) -> Write:  # fmt: skip
+    """A session as FLUSH and FSYNC find it."""
     vault = world.vault
     raw = name.encode()
     scope_node = _scope_node(vault)
-    write = Write(
+    return Write(
         vault.owner_name, scope_node, node, scope_node, raw, 0o644, vault.clock_us() * 1000,
         draft.seal(raw), sid=sid, writer="test", writer_uid=0,
     )  # fmt: skip
-    write.sid = vault.apply_durably(publish.apply_stage, write, state)
-    return write
+
+
+def _stage(world: World, write: Write, state: StagedState) -> None:
+    """What FLUSH and FSYNC do. What is committed, and the disk has not taken, has its row."""
+    work = partial(publish.apply_stage, write=write, state=state)
+    (result,) = world.vault.apply_all([work], durable=True)
+    if isinstance(result, Failure):
+        write.sid = result.result or write.sid
+        raise result.error
+    write.sid = result
 
 
 def saving(size: int, ending: str = "", *, settled: bool = False) -> Deed:
@@ -277,7 +288,8 @@ def _save(world: World, name: str, content: bytes, node: int) -> None:
     try:
         with world.changing(new, durable=False):
             draft = _open_draft(world, content)
-            write = _stage(world, draft, name, node, StagedState.CLOSED)
+            write = _seal(world, draft, name, node)
+            _stage(world, write, StagedState.CLOSED)
         # From here on it is published, by whomever.
         world.note_durable()
         vault.apply(publish.apply_release, write, vault.scratch)
@@ -341,13 +353,15 @@ def syncing_drafts(world: World) -> Iterator[None]:
         write: Write | None = None
         try:
             with world.changing({kept: True}, durable=True):
-                write = _stage(world, draft, name, node, StagedState.DRAFT)
+                write = _seal(world, draft, name, node)
+                _stage(world, write, StagedState.DRAFT)
             # What stood in the file is gone once it is written over.
             world.forget(kept)
             whole = content + world.make(size)
             with world.changing({name_key(name): whole}, durable=True):
                 draft.write(len(content), whole[len(content) :])
-                write = _stage(world, draft, name, node, StagedState.CLOSED, write.sid)
+                write = _seal(world, draft, name, node, write.sid)
+                _stage(world, write, StagedState.CLOSED)
                 world.vault.apply(publish.apply_release, write, world.vault.scratch)
         except (OSError, ScopefsError):
             _give_up(world, draft, write, node)
@@ -445,20 +459,21 @@ def dying(world: World) -> Iterator[None]:
     nodes = [world.vault.apply(rows.allocate_nodes, 1) for _ in range(5)]
     for node, size in zip(nodes, (INLINE, IN_FILE), strict=False):
         closed, content = world.new_name(), world.make(size)
-        _stage(world, _open_draft(world, content), closed, node, StagedState.CLOSED)
+        _stage(world, _seal(world, _open_draft(world, content), closed, node), StagedState.CLOSED)
         # Though the disk may refuse it at first (`World.check`).
         world.owe(name_key(closed), content)
         world.owe(("kept", digest(content)), True)
         world.note_durable()
     for node, size in zip(nodes[2:4], (INLINE, IN_FILE), strict=False):
         content = world.make(size)
-        _stage(world, _open_draft(world, content), world.new_name(), node, StagedState.DRAFT)
+        draft = _open_draft(world, content)
+        _stage(world, _seal(world, draft, world.new_name(), node), StagedState.DRAFT)
         world.owe(("kept", digest(content)), True)
         world.note_durable()
     # Written to again after its close, and never closed again: to partial/, with what it has.
     name, content = world.new_name(), world.make(IN_FILE)
     draft = _open_draft(world, content)
-    _stage(world, draft, name, nodes[4], StagedState.CLOSED)
+    _stage(world, _seal(world, draft, name, nodes[4]), StagedState.CLOSED)
     draft.write(len(content), b"more")
     # Never told to anybody.
     _open_draft(world, world.make(IN_FILE))
