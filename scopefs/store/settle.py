@@ -3,7 +3,7 @@
 Rows first, files later: a version is published by its row; what is placed here could be placed
 again from the staged row at any time. Steps, each durable before the next is taken:
 
-S1  a FULL commit: the rows that are to be placed are chosen, frozen, and on the disk, and so is
+S1  a synced commit: the rows that are to be placed are chosen, frozen, and on the disk, and so is
     the list of moves
 M   moves to the trash, out of it, and removals are made, in their order; syncfs; they are dropped.
     Before anything is placed: a name in data/ may be free for a new version by one of them only
@@ -11,7 +11,7 @@ S2  envelopes are written under temporary names in staging/; blobs are linked in
 S3  syncfs: contents before names
 S4  envelopes are linked into data/
 S5  event lines are appended; syncfs: names and lines
-S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes), by a FULL
+S6  the staged rows are dropped (if that is lost, S2 to S5 repeat and find equal bytes), by a synced
     commit if there are staging files: a row that came back would name one that is gone
 S7  staging files are removed
 
