@@ -24,6 +24,7 @@ DIFFERENT = {
     "test_shutil.TestCopy.test_copy2_xattr": NO_XATTR,
     "test_shutil.TestCopy.test_copyfile_named_pipe": NO_FIFO,
     "test_shutil.TestCopyTree.test_copytree_named_pipe": NO_FIFO,
+    "test_tarfile.TestExtractionFilters.test_pipe": NO_FIFO,
     "test_mailbox.TestMaildir.test_clean": "semantics N4: the access time is always the mtime",
 }
 
@@ -74,7 +75,8 @@ def test_module_ends_as_on_the_disk_below(start: Start, tmp_path: Path, module: 
     found = run_module(module, inside, tmp_path / "inside.xml")
     assert found.keys() == expected.keys()
     different = {name for name in found if found[name] != expected[name]}
-    assert different == {name for name in DIFFERENT if name.startswith(f"{module}.")}, {
+    # Not each Python has each of them.
+    assert different == DIFFERENT.keys() & found.keys(), {
         name: f"{found[name]}, below {expected[name]}" for name in different
     }
     mounted.stop()

@@ -463,6 +463,8 @@ def set_version(desk: Desk, version: str) -> None:
     path.write_text(
         re.sub(r'^__version__ = ".*"$', f'__version__ = "{version}"', path.read_text(), flags=re.M)
     )
+    # Of the same length, and written within a second of the old one: to Python it is the old one.
+    shutil.rmtree(path.with_name("__pycache__"), ignore_errors=True)
 
 
 def running_version(manager: UserManager, desk: Desk) -> str:
