@@ -5,7 +5,6 @@ the daemon has as many descriptors open as before, and no more memory; its log i
 whole. A tool that is missing fails its test.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -104,16 +103,16 @@ def test_stressors_run_without_error(start: Start, group: str) -> None:
 
 def test_dbench_runs_without_error(start: Start) -> None:
     """dbench: what a file server does for four clients."""
-    # It names its semaphore by its process number, which somebody else's may have.
-    apart = ("unshare", "--ipc") if os.geteuid() == 0 else ()
 
     def serve(folder: Path, seconds: float) -> None:
         output = run_tool(
-            *apart, "dbench", "-c", DBENCH_LOAD, "-D", folder, "-t", f"{max(1, seconds):.0f}", "4",
+            "dbench", "-c", DBENCH_LOAD, "-D", folder, "-t", f"{max(1, seconds):.0f}", "4",
             seconds=seconds,
         )  # fmt: skip
         assert re.search(r"^Throughput [\d.]+ MB/sec +4 clients", output, re.MULTILINE), output
-        assert not re.search(r"fail|error", output, re.IGNORECASE), output
+        # A machine's first semaphore has the number 0, which dbench takes for none.
+        rest = output.replace("failed to create barrier semaphore", "")
+        assert not re.search(r"fail|error", rest, re.IGNORECASE), output
         shutil.rmtree(folder / "clients")
 
     load_mount(start, "dbench", serve)
