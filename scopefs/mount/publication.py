@@ -33,7 +33,7 @@ RELEASE_GRACE_S = 0.1
 PUBLISH_GRACE_S = 10.0
 """How long anything waits for a publication under way."""
 
-LINGER_S = 0.005
+LINGER_S = 0.02
 """How long a publication that nobody waits for gathers others: a transaction costs by the pages of
 the index that it changes, and those of several publications are mostly the same.
 """
