@@ -27,8 +27,53 @@ _SLACK_S = 0.001
 _LOG = logging.getLogger(__name__)
 
 
-class SettleThread:
-    """Calls `settle(older_than_us)` in time after each `poke()`. The thread starts when needed."""
+class _Follower:
+    """A thread that has something to do after each change. It starts when needed."""
+
+    _name: str
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._waiting = False
+        """Whether there is something to do."""
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def poke(self) -> None:
+        """Say that something was committed. Cheap: called after every change."""
+        if self._waiting:
+            return
+        with self._condition:
+            if self._stopping:
+                return
+            self._note_first()
+            self._waiting = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            else:
+                self._condition.notify()
+
+    def stop(self) -> None:
+        """End the thread, after what it may be at."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _note_first(self) -> None:
+        """Something is to be done, and was not before."""
+
+    def _run(self) -> None:
+        """What the thread does, until it is told to stop."""
+
+
+class SettleThread(_Follower):
+    """Calls `settle(older_than_us)` in time after each `poke()`."""
+
+    _name = "scopefs-settle"
 
     def __init__(
         self,
@@ -36,46 +81,28 @@ class SettleThread:
         clock_us: Callable[[], int],
         syncing: "SyncThread | None" = None,
     ) -> None:
+        super().__init__()
         self._settle = settle
         self._clock_us = clock_us
         self._syncing = syncing
-        self._condition = threading.Condition()
         self._first = 0.0
         self._last = 0.0
-        self._waiting = False
-        self._stopping = False
-        self._thread: threading.Thread | None = None
 
     def poke(self) -> None:
         """Say that something was committed. Cheap: called after every change."""
         self._last = time.monotonic()
         if self._syncing is not None:
             self._syncing.poke()
-        if self._waiting:
-            return
-        with self._condition:
-            if self._stopping:
-                return
-            self._waiting = True
-            self._first = self._last
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="scopefs-settle", daemon=True
-                )
-                self._thread.start()
-            else:
-                self._condition.notify()
+        super().poke()
 
     def stop(self) -> None:
         """End the thread, after the settle that it may be in; and the one that syncs beside it."""
         if self._syncing is not None:
             self._syncing.stop()
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
+        super().stop()
+
+    def _note_first(self) -> None:
+        self._first = self._last
 
     def _run(self) -> None:
         retry_s = QUIET_S
@@ -126,40 +153,14 @@ class SettleThread:
             return False
 
 
-class SyncThread:
-    """Calls `sync()` in time after each `poke()`. The thread starts when needed."""
+class SyncThread(_Follower):
+    """Calls `sync()` in time after each `poke()`."""
+
+    _name = "scopefs-in-time"
 
     def __init__(self, sync: Callable[[], None]) -> None:
+        super().__init__()
         self._sync = sync
-        self._condition = threading.Condition()
-        self._waiting = False
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-
-    def poke(self) -> None:
-        """Say that something was committed. Cheap: called after every change."""
-        if self._waiting:
-            return
-        with self._condition:
-            if self._stopping:
-                return
-            self._waiting = True
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="scopefs-in-time", daemon=True
-                )
-                self._thread.start()
-            else:
-                self._condition.notify()
-
-    def stop(self) -> None:
-        """End the thread."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
 
     def _run(self) -> None:
         while True:
