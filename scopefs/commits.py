@@ -20,7 +20,6 @@ from typing import Any, TypeVar, cast
 import trio
 from outcome import Error, Outcome
 
-from scopefs.errors import ScopefsError
 from scopefs.store.journal import Failure, Transaction
 from scopefs.vault import Vault
 
@@ -101,26 +100,26 @@ class Commits:
         self._leader = None
         self._company = COMPANY_COMMITS if len(batch) > 1 else max(0, self._company - 1)
         works = [item.work for item in batch]
+        found = None
         try:
             found = self._vault.try_apply_all(works)
-        except Exception as error:
-            self._end(batch, [Failure(error)] * len(batch))
-            return
-        self._is_busy = True
-        if found is None:
-            trio.lowlevel.start_thread_soon(
-                partial(self._vault.apply_all, works, durable=True),
-                lambda done: token.run_sync_soon(self._note_done, batch, done),
-            )
-        else:
+            self._is_busy = True
+            if found is None:
+                trio.lowlevel.start_thread_soon(
+                    partial(self._vault.apply_all, works, durable=True),
+                    lambda done: token.run_sync_soon(self._note_done, batch, done),
+                )
+                return
+            results, ticket = found
             self._vault.sync_soon(
-                found[1],
-                lambda error: token.run_sync_soon(self._note_synced, batch, found[0], error),
+                ticket,
+                lambda error: token.run_sync_soon(self._note_synced, batch, results, error),
             )
+        except Exception as error:
+            # A closed vault; or a thread that cannot be started.
+            self._note_synced(batch, found[0] if found else [Failure(error)] * len(batch), error)
 
-    def _note_synced(
-        self, batch: list[_Item], results: list[Any], error: ScopefsError | None
-    ) -> None:
+    def _note_synced(self, batch: list[_Item], results: list[Any], error: Exception | None) -> None:
         """The disk has what was committed here, or has not."""
         if error is not None:
             results = [

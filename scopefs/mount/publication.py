@@ -93,8 +93,9 @@ class Publisher:
             await self._wake.wait()
             self._wake = trio.Event()
             while self._waiting:
-                with trio.move_on_after(LINGER_S):
-                    await self._hurry.wait()
+                if len(self._waiting) < _GATHER_MAX:
+                    with trio.move_on_after(LINGER_S):
+                        await self._hurry.wait()
                 self._hurry = trio.Event()
                 most = _GATHER_MAX_RELAXED if self._vault.is_relaxed else _GATHER_MAX
                 batch, self._waiting = self._waiting[:most], self._waiting[most:]

@@ -84,7 +84,14 @@ class _Waiter:
 
     def wait(self, patience_s: float) -> bool:
         """Whether the lock was got in time; the caller then has `fd`."""
-        self._got.wait(patience_s)
+        try:
+            self._got.wait(patience_s)
+        except BaseException:
+            with self._lock:
+                self._is_wanted = False
+                if self._got.is_set():
+                    os.close(self.fd)
+            raise
         with self._lock:
             self._is_wanted = False
             return self._got.is_set()

@@ -205,8 +205,6 @@ class Journal:
         self._db: apsw.Connection | None = None
         self._wal = Wal(index_path)
         self._wal_pages = 0
-        self._wal_is_suspect = False
-        """Whether a sync has failed since it was begun."""
         self._syncs: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
         self._sync_thread: threading.Thread | None = None
         self._commits = 0
@@ -295,8 +293,7 @@ class Journal:
             self._wal.sync(ticket)
         except ScopefsError as error:
             with self._connection_lock:
-                self._wal_is_suspect = True
-                self._disconnect()
+                self._renew_wal()
             return error
         return None
 
@@ -314,7 +311,7 @@ class Journal:
             return None
         try:
             # Connecting, a checkpoint: what may take its time.
-            if self._db is None or self._wal_is_suspect or self._wal_pages > CHECKPOINT_PAGES:
+            if self._db is None or self._wal.is_suspect or self._wal_pages > CHECKPOINT_PAGES:
                 return None
             if not self._gate.try_acquire():
                 return None
@@ -335,23 +332,39 @@ class Journal:
 
     def sync_soon(self, ticket: int, tell: Callable[[ScopefsError | None], None]) -> None:
         """Have a thread make everything up to a commit durable; it tells what came of it."""
-        self._syncs.put(_Wish(ticket, tell))
         if self._sync_thread is None:
-            self._sync_thread = threading.Thread(
-                target=self._run_syncs, name="scopefs-sync", daemon=True
-            )
-            self._sync_thread.start()
+            thread = threading.Thread(target=self._run_syncs, name="scopefs-sync", daemon=True)
+            thread.start()
+            self._sync_thread = thread
+        self._syncs.put(_Wish(ticket, tell))
 
     def _run_syncs(self) -> None:
         while (wish := self._syncs.get()) is not None:
-            wish.tell(self._try_sync(wish.ticket))
-            if self._wal_pages > CHECKPOINT_PAGES:
-                with self._connection_lock:
-                    self._keep_wal_short()
+            error: ScopefsError | None
+            try:
+                error = self._try_sync(wish.ticket)
+            except Exception as unforeseen:
+                # Whoever waits must hear of it, and the next one too.
+                _LOG.exception("what was committed could not be made durable")
+                error = Unavailable(f"index.db could not be made durable: {unforeseen!r}")
+            try:
+                wish.tell(error)
+                if self._wal_pages > CHECKPOINT_PAGES:
+                    with self._connection_lock:
+                        self._keep_wal_short()
+            except Exception:
+                _LOG.exception("after a sync")
+
+    def _renew_wal(self) -> None:
+        """After a failed sync: begin the WAL anew, by an empty commit, if the disk lets us."""
+        self._disconnect()
+        self._commit([])
 
     def sync(self) -> None:
         """Make everything that was committed before durable, by other processes too."""
         with self._connection_lock:
+            if self._wal.is_suspect:
+                self._renew_wal()
             self._wal.note_commit()
             ticket = self._wal.ticket
         error = self._try_sync(ticket)
@@ -385,8 +398,11 @@ class Journal:
             if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
                 self._wal_pages = pages
         except apsw.Error as error:
-            # What was committed is safe in the WAL; the next commit meets the trouble and tells.
+            # What was committed is in the WAL; the next commit meets the trouble and tells.
             _LOG.error("the WAL could not be checkpointed: %s", error)
+            if isinstance(error, apsw.IOError):
+                # Maybe its own sync of the WAL, which no later one makes good.
+                self._wal.fail(OSError(db.system_errno or errno.EIO, str(error)))
             self._disconnect()
         return False
 
@@ -410,6 +426,7 @@ class Journal:
         db.set_wal_hook(self._note_wal)
         fetch(db, "PRAGMA synchronous = NORMAL")
         self._db = db
+        self._wal.open()
         return db
 
     def _check_identity(self) -> None:
@@ -446,7 +463,9 @@ class Journal:
         except (ScopefsError, OSError) as error:
             failure = error
         finally:
-            if failure is not None:
+            if failure is not None and not (
+                isinstance(failure, _Locked) and self._db and not self._db.in_transaction
+            ):
                 self._disconnect()
             self._gate.release()
             for item in batch:
@@ -465,20 +484,18 @@ class Journal:
     def _commit_locked(self, batch: list[_Item[Any]]) -> None:
         db = self._db or self._connect()
         self._check_identity()
-        if self._wal_is_suspect:
+        if self._wal.is_suspect:
             # What the failed sync was to write may be missing from the WAL on the disk, and with it
             # everything behind it. Here it is still known.
             fetch(db, "SELECT 1 FROM meta LIMIT 1")
             db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._wal_is_suspect = False
-            self._wal.note_commit()
+            self._wal.renew()
         db.execute("BEGIN IMMEDIATE")
         self._commits += 1
         if self._commits > _RESERVE_AFTER_COMMITS:
             # No room for it is no trouble yet; the commit meets what is.
             with contextlib.suppress(OSError):
                 self._wal.reserve(self._wal_pages)
-        changes = db.total_changes()
         transaction = Transaction(db, self._clock_us())
         if len(batch) == 1:
             if not self._run_alone(db, transaction, batch[0]):
@@ -487,8 +504,8 @@ class Journal:
             for item in batch:
                 self._run_item(db, transaction, item)
         db.execute("COMMIT")
-        if db.total_changes() > changes:
-            self._wal.note_commit()
+        # Though it may have changed nothing: what it has seen, of another process, is durable too.
+        self._wal.note_commit()
 
     def _run_alone(self, db: apsw.Connection, transaction: Transaction, item: _Item[Any]) -> bool:
         """Run the only item of a batch; if it fails, there is nothing to commit."""

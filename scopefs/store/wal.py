@@ -12,7 +12,9 @@ Sizes in bytes. Raises `NoSpace`, `Unavailable`.
 import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from scopefs.errors import NoSpace, ScopefsError, Unavailable
 from scopefs.store.index import PAGE_BYTES
@@ -32,12 +34,12 @@ class Wal:
     def __init__(self, index_path: Path) -> None:
         self._path = f"{index_path}-wal"
         self._fd = -1
+        self._is_to_close = False
         self._lock = threading.Lock()
         self._committed = 1
         self._synced = 0
         """At first there may be something that a process which was killed has committed."""
-        self._lost: tuple[int, int, OSError] | None = None
-        """Tickets after the first and up to the second: their sync has failed."""
+        self._lost: _Lost | None = None
 
     @property
     def ticket(self) -> int:
@@ -49,6 +51,11 @@ class Wal:
         """Whether all that this process has committed is on the disk."""
         return self._synced == self._committed
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether something may be missing on the disk, and with it all that is written behind."""
+        return self._lost is not None and self._lost.upto is None
+
     def note_commit(self) -> None:
         """Something was committed. One at a time."""
         self._committed += 1
@@ -57,21 +64,39 @@ class Wal:
         """Return when everything up to a commit is on the disk.
 
         A sync that failed is never tried again: the kernel may have dropped the pages, and say 0
-        the next time. Everybody who waits for what it was to cover gets its error.
+        the next time. Everybody gets its error from then on, until `renew`.
         """
         with self._lock:
-            if self._lost is not None and self._lost[0] < ticket <= self._lost[1]:
-                raise _to_scopefs_error(self._lost[2])
+            if self._lost is not None and self._lost.has(ticket):
+                raise _to_scopefs_error(self._lost.error)
             if ticket <= self._synced:
                 return
             upto = self._committed
             try:
                 os.fdatasync(self._open())
             except OSError as error:
-                # An older failure stays in: who asks late may be told of a loss that was none.
-                self._lost = (self._lost[0] if self._lost else self._synced, upto, error)
+                self._note_lost(error)
                 raise _to_scopefs_error(error) from error
+            finally:
+                if self._is_to_close:
+                    self._close()
             self._synced = upto
+
+    def fail(self, error: OSError) -> None:
+        """Somebody else's sync of the file has failed: SQLite's, before a checkpoint."""
+        with self._lock:
+            self._note_lost(error)
+
+    def _note_lost(self, error: OSError) -> None:
+        # An older failure stays in: who asks late may be told of a loss that was none.
+        self._lost = _Lost(self._lost.since if self._lost else self._synced, None, error)
+
+    def renew(self) -> None:
+        """All that was committed was copied into index.db and synced there; the WAL begins anew."""
+        with self._lock:
+            if self._lost is not None:
+                self._lost = self._lost._replace(upto=self._committed)
+            self._synced = self._committed
 
     def reserve(self, pages: int) -> None:
         """Write zeros behind the WAL's end, which is after so many pages, if there are few.
@@ -90,17 +115,39 @@ class Wal:
             finally:
                 os.close(fd)
 
+    def open(self) -> None:
+        """Open the file, if it is there: an error is told to those who had it open before."""
+        with self._lock, suppress(FileNotFoundError):
+            self._open()
+
     def close(self) -> None:
-        """Let go of the file: it is opened again when it is needed."""
-        with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+        """Let go of the file, after a sync that may be under way: nobody waits for that here."""
+        if self._lock.acquire(blocking=False):
+            self._close()
+            self._lock.release()
+        else:
+            self._is_to_close = True
 
     def _open(self) -> int:
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         return self._fd
+
+    def _close(self) -> None:
+        fd, self._fd, self._is_to_close = self._fd, -1, False
+        if fd >= 0:
+            os.close(fd)
+
+
+class _Lost(NamedTuple):
+    """Tickets whose sync has failed: those behind `since`, up to `upto` or all that come."""
+
+    since: int
+    upto: int | None
+    error: OSError
+
+    def has(self, ticket: int) -> bool:
+        return ticket > self.since and (self.upto is None or ticket <= self.upto)
 
 
 def _to_scopefs_error(error: OSError) -> ScopefsError:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import queue
 import shutil
 import signal
 import threading
@@ -527,3 +528,116 @@ def test_log_that_cannot_be_made_longer(
 def refuse_for_lack_of_space(*_: object) -> int:
     """A full disk."""
     raise OSError(errno.ENOSPC, "full")
+
+
+class Disk:
+    """Lets syncs of the WAL fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = 0
+        self.syncs = 0
+        real = os.fdatasync
+
+        def fdatasync(fd: int) -> None:
+            self.syncs += 1
+            if self.fails:
+                self.fails -= 1
+                raise OSError(errno.EIO, "broken")
+            real(fd)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk whose syncs can fail."""
+    return Disk(monkeypatch)
+
+
+def test_failed_sync_is_told_with_what_is_committed(journal: Journal, disk: Disk) -> None:
+    """Who asked for the disk gets the error, and the result; who did not is not concerned."""
+    disk.fails = 1
+    (lost,) = journal.run_all([record("a")], durable=True)
+    assert isinstance(lost, Failure)
+    assert (type(lost.error), lost.result) == (Unavailable, 1)
+    assert journal.run(record("b"), durable=False) == 2
+
+
+def test_no_sync_makes_good_what_another_has_lost(
+    journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed sync nothing is durable until the WAL has begun anew: the kernel may say 0
+    of pages that it has dropped.
+    """
+    monkeypatch.setattr(journal, "_renew_wal", journal._disconnect)
+    disk.fails = 1
+    with pytest.raises(Unavailable):
+        journal.run(record("a"), durable=True)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            journal.sync()
+    assert journal.unsynced
+    # The next commit begins it anew, and all is well.
+    assert journal.run(record("b"), durable=True) == 2
+    journal.sync()
+    assert not journal.unsynced
+
+
+def test_log_is_begun_anew_behind_a_failed_sync(
+    journal: Journal, disk: Disk, tmp_path: Path
+) -> None:
+    """What the failed sync was to write is in index.db before anything else is committed."""
+    disk.fails = 1
+    with pytest.raises(Unavailable):
+        journal.run(record("a"), durable=True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / "index.db", copy)
+    again = Journal(copy / "index.db", copy / "write.lock", lambda: 0)
+    assert list_ops(again) == [(1, '"op":"a"')]
+    again.close()
+
+
+def test_failed_checkpoint_makes_the_log_suspect(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been SQLite's own sync of the WAL: nothing before it is told to be durable."""
+    journal.run(record("a"), durable=False)
+
+    class Broken:
+        system_errno = errno.EIO
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(db, name)
+
+        def wal_checkpoint(self, **_: object) -> None:
+            raise apsw.IOError("broken")
+
+    db = journal._db
+    monkeypatch.setattr(journal, "_db", Broken())
+    assert not journal.checkpoint()
+    with pytest.raises(Unavailable):
+        journal._wal.sync(journal._wal.ticket)
+    journal.sync()
+
+
+def test_syncing_thread_outlives_what_nobody_foresaw(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is told, and so is the next."""
+    told: queue.SimpleQueue[ScopefsError | None] = queue.SimpleQueue()
+    monkeypatch.setattr(journal, "_try_sync", interrupt_with(ZeroDivisionError()))
+    journal.sync_soon(1, told.put)
+    assert isinstance(told.get(timeout=10), Unavailable)
+    monkeypatch.undo()
+    journal.sync_soon(1, told.put)
+    assert told.get(timeout=10) is None
+
+
+def interrupt_with(error: Exception) -> Callable[..., Any]:
+    """What fails in an odd way."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
