@@ -169,7 +169,7 @@ def test_odd_lines(tmp_path: Path, found: bytes) -> None:
 def died(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vault whose process has died with writes of every state under way."""
     from scopefs.store.publish import StagedState
-    from tests.crash.deeds import IN_FILE, INLINE, _open_draft, _stage, put
+    from tests.crash.deeds import IN_FILE, INLINE, _open_draft, _seal, _stage, put
     from tests.crash.world import World
 
     root = tmp_path_factory.mktemp("died") / "a" / "vault"
@@ -177,7 +177,8 @@ def died(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, state in enumerate((StagedState.DRAFT, StagedState.CLOSED), start=1):
         for size in (INLINE, IN_FILE):
             draft = _open_draft(world, world.make(size))
-            _stage(world, draft, world.new_name(), 500 * number + size, state)
+            write = _seal(world, draft, world.new_name(), 500 * number + size)
+            _stage(world, write, state)
     put(world, "published", world.make(IN_FILE))
     put(world, "document", world.make(IN_FILE, document=True))
     abandon(world.vault)
