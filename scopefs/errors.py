@@ -40,6 +40,11 @@ a test walks this tree and fails where a table has a hole. Messages say what hap
 and what to do next.
 """
 
+import errno
+
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where scopefs says `NoSpace`."""
+
 
 class ScopefsError(Exception):
     """Base of all errors raised on purpose; `str(error)` is fit to be shown to a user."""

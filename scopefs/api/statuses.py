@@ -3,8 +3,6 @@
 What only HTTP knows has a table of its own: statuses without a class of error.
 """
 
-import errno
-
 from scopefs import errors
 
 STATUSES: dict[type[errors.ScopefsError], tuple[int, str]] = {
@@ -33,13 +31,11 @@ HTTP_CODES = {
 }
 """Codes of what has no class: an unknown route or method, a body that stands still, a range."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 def to_status(error: BaseException) -> tuple[int, str]:
     """Status and code of any error: by class, the nearest ancestor in the table."""
     if isinstance(error, OSError):
-        full = error.errno in _FULL
+        full = error.errno in errors.FULL_ERRNOS
         return STATUSES[errors.NoSpace] if full else STATUSES[errors.Unavailable]
     for kind in type(error).__mro__:
         if kind in STATUSES:

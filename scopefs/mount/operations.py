@@ -20,6 +20,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, InodeT, ModeT, RequestContext
 
 from scopefs.errors import (
+    FULL_ERRNOS,
     Damaged,
     InvalidName,
     NameExists,
@@ -50,7 +51,7 @@ from scopefs.vault import Vault
 
 _LOG = logging.getLogger(__name__)
 _TOLD_DAMAGE_MAX = 10_000
-_TOLD_ERRNOS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_TOLD_ERRNOS = (errno.EIO, errno.EROFS, *FULL_ERRNOS)
 """Trouble of the disk, which its owner finds in the log."""
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 

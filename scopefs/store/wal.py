@@ -9,14 +9,13 @@ SQLite's locks are on index.db and -shm alone: this file may be opened and close
 Sizes in bytes. Raises `NoSpace`, `Unavailable`.
 """
 
-import errno
 import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from scopefs.errors import NoSpace, ScopefsError, Unavailable
+from scopefs.errors import FULL_ERRNOS, NoSpace, ScopefsError, Unavailable
 from scopefs.store.index import PAGE_BYTES
 
 RESERVE_BYTES = 1 << 20
@@ -25,7 +24,6 @@ RESERVE_BYTES = 1 << 20
 _RESERVE_LEFT_BYTES = 256 << 10
 _HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Wal:
@@ -151,6 +149,6 @@ class _Lost(NamedTuple):
 
 
 def _to_scopefs_error(error: OSError) -> ScopefsError:
-    if error.errno in _FULL:
+    if error.errno in FULL_ERRNOS:
         return NoSpace("the disk under the vault is full")
     return Unavailable(f"index.db could not be made durable: {error.strerror}")
