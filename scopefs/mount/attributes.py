@@ -78,7 +78,8 @@ def make_attributes(
 def entry_attributes(entry: Entry, changed_ns: int | None = None) -> pyfuse3.EntryAttributes:
     """Attributes of a node of the tree, as the index has them.
 
-    `changed_ns`: when an entry was made in a directory of which the index has not heard yet.
+    `changed_ns`: the ctime, if the index has another one. That of a directory is its mtime, too:
+    an entry was made there of which the index has not heard yet.
     """
     if entry.kind.is_directory:
         found = directory_entry_attributes(entry.node, entry.mode, entry.mtime_ns, changed_ns)
@@ -86,7 +87,7 @@ def entry_attributes(entry: Entry, changed_ns: int | None = None) -> pyfuse3.Ent
         return found
     return make_attributes(
         entry.node, _TYPES[entry.kind] | entry.mode, entry.size, entry.mtime_ns,
-        ctime_ns=entry.ctime_ns, links=entry.links,
+        ctime_ns=entry.ctime_ns if changed_ns is None else changed_ns, links=entry.links,
         attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
     )  # fmt: skip
 

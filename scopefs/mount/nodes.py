@@ -224,13 +224,13 @@ class Nodes:
         file = self._open.find(entry.node)
         if file is not None and (file.draft is not None or file.unrecorded):
             return self.file_attributes(file, links=entry.links)
-        return entry_attributes(entry)
+        return entry_attributes(entry, self._open.find_changed(entry))
 
     def file_attributes(self, file: OpenFile, links: int = 1) -> EntryAttributes:
         """The attributes of an open file."""
         return make_attributes(
             file.node, stat.S_IFREG | file.mode, file.shown_size, file.mtime_ns,
-            links=0 if file.unlinked else links, entry_timeout_s=0,
+            ctime_ns=file.changed_ns or file.mtime_ns, links=0 if file.unlinked else links, entry_timeout_s=0,
             attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import trio
 
@@ -21,7 +22,20 @@ from scopefs.store.publish import Sealed, StagedState
 from scopefs.store.readers import PayloadReader
 from scopefs.store.tree import Entry
 
-_KNOWN_CACHES = 65_536
+_KNOWN_MAX = 65_536
+
+T = TypeVar("T")
+
+
+class Newest(OrderedDict[int, T]):
+    """What is known of the nodes it was noted for last; the rest is forgotten."""
+
+    def note(self, node: int, known: T) -> None:
+        """Note what is known of a node from now on."""
+        self[node] = known
+        self.move_to_end(node)
+        if len(self) > _KNOWN_MAX:
+            self.popitem(last=False)
 
 
 @dataclass(eq=False)
@@ -33,6 +47,8 @@ class OpenFile:
     place: Place
     mode: int
     mtime_ns: int
+    changed_ns: int = 0
+    """When a session or attributes of it were last changed: its ctime."""
     version: int | None = None
     """What the file shows, or showed before its session: as of its last open or publication."""
     is_scratch: bool = False
@@ -170,7 +186,8 @@ class OpenFiles:
     def __init__(self) -> None:
         self._by_node: dict[int, OpenFile] = {}
         self._by_name: dict[int, dict[bytes, OpenFile]] = {}
-        self._cached: OrderedDict[int, int | None] = OrderedDict()
+        self._cached: Newest[int | None] = Newest()
+        self._changed: Newest[tuple[int | None, int]] = Newest()
 
     def find(self, node: int) -> OpenFile | None:
         """The open file of a node."""
@@ -228,10 +245,26 @@ class OpenFiles:
 
     def note_cached(self, node: int, version: int | None) -> None:
         """Note what the kernel's cache holds: a version, or -1 for nothing that is known."""
-        self._cached[node] = version
-        self._cached.move_to_end(node)
-        if len(self._cached) > _KNOWN_CACHES:
-            self._cached.popitem(last=False)
+        self._cached.note(node, version)
+
+    def note_published(self, file: OpenFile) -> None:
+        """What a file shows is a version now, which the kernel has in its cache.
+
+        Its ctime stays what it was: to tar(1) a file whose ctime moves has changed as it was read.
+        """
+        self.note_cached(file.node, file.version)
+        self._changed.note(file.node, (file.version, file.changed_ns))
+
+    def find_changed(self, entry: Entry) -> int:
+        """The ctime of an entry: of one that was published here not long ago, when it was written;
+        else, when it was published.
+        """
+        version, changed_ns = self._changed.get(entry.node, (None, 0))
+        return changed_ns if changed_ns and version == entry.version else entry.ctime_ns
+
+    def note_attributes(self, node: int) -> None:
+        """The attributes of a node were changed in the index."""
+        self._changed.pop(node, None)
 
     def note_unlinked(self, node: int) -> None:
         """The last name of a file was ended: what is not closed yet goes with it."""

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -237,12 +238,14 @@ class Operations(pyfuse3.Operations):
                 file.mode = mode
             if mtime_ns is not None:
                 file.mtime_ns = mtime_ns
+            file.changed_ns = time.time_ns()
             if file.unrecorded or file.unlinked or file.draft is not None:
                 # Recorded with the session.
                 return
         elif mtime_ns is not None:
             await self._note_time_set(number)
         await in_thread(self._vault.apply, changes.apply_attributes, number, mode, mtime_ns)
+        self._open.note_attributes(number)
 
     async def _note_time_set(self, directory: int) -> None:
         """A directory's time is set: files that were made there before do not move it later."""

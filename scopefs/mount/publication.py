@@ -7,7 +7,6 @@ is set: no new session of the file begins before that is over, and names are not
 
 import logging
 import os
-from collections import OrderedDict
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from scopefs.logs import log_version
 from scopefs.model.payload import Kind
 from scopefs.model.sessions import Outcome, plan_release
 from scopefs.mount.errnos import is_expected
-from scopefs.mount.open_files import OpenFile, OpenFiles
+from scopefs.mount.open_files import Newest, OpenFile, OpenFiles
 from scopefs.mount.threads import in_thread
 from scopefs.mount.writers import Writer
 from scopefs.store import publish, tree
@@ -47,7 +46,6 @@ BEHIND_S = 0.5
 _SYNC_TOGETHER_MIN = 4
 """So many files are made durable by one syncfs: it costs about what two syncs of a file do."""
 
-_RECENT_MAX = 65_536
 _GATHER_MAX = 16
 _GATHER_MAX_RELAXED = 256
 """More share a syncfs."""
@@ -72,7 +70,7 @@ class Publisher:
         self._waiting: list[OpenFile] = []
         self._wake = trio.Event()
         self._hurry = trio.Event()
-        self._recent: OrderedDict[int, _Recent] = OrderedDict()
+        self._recent: Newest[_Recent] = Newest()
         self.idle = trio.Event()
         self.idle.set()
 
@@ -268,12 +266,9 @@ class Publisher:
         file.show(version.id if version else None, size, is_scratch=version is None and size > 0)
         for handle in file.handles:
             handle.version = file.version
-        self._open.note_cached(file.node, file.version)
+        self._open.note_published(file)
         if version is not None:
-            self._recent[file.node] = _Recent(trio.current_time(), version.id, writers)
-            self._recent.move_to_end(file.node)
-            if len(self._recent) > _RECENT_MAX:
-                self._recent.popitem(last=False)
+            self._recent.note(file.node, _Recent(trio.current_time(), version.id, writers))
             log_version(_LOG, version.scope, version.stamp, file.name, size)
 
     async def _note_failure(self, file: OpenFile, error: BaseException) -> None:

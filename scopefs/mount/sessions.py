@@ -59,10 +59,11 @@ class Sessions:
         if not room.is_reachable:
             raise NotFound("the directory was removed")
         node = await self._take_node()
+        now_ns = time.time_ns()
         file = OpenFile(
-            node, scope_node, place, mode, time.time_ns(), parent=parent, name=name,
+            node, scope_node, place, mode, now_ns, now_ns, parent=parent, name=name,
             slot=room.slot if room.slot is not None else node, unrecorded=True,
-            created_ns=time.time_ns(),
+            created_ns=now_ns,
         )  # fmt: skip
         self._open.add_new(file)
         return file
@@ -187,18 +188,19 @@ class Sessions:
 
     async def _touch(self, file: OpenFile) -> None:
         """A truncation that changes no size changes the mtime, and makes no version."""
-        file.mtime_ns = time.time_ns()
+        file.mtime_ns = file.changed_ns = time.time_ns()
         if not (file.unrecorded or file.unlinked or file.draft is not None):
             await in_thread(
                 self._vault.apply, changes.apply_attributes, file.node, None, file.mtime_ns
             )
+            self._open.note_attributes(file.node)
 
     def _note_change(self, handle: Handle) -> None:
         file = handle.file
         file.dirty = True
         file.closed = False
         file.killed = False
-        file.mtime_ns = time.time_ns()
+        file.mtime_ns = file.changed_ns = time.time_ns()
         if handle.writer is not None and file.writer is not handle.writer:
             file.written_by.append(handle.writer)
 

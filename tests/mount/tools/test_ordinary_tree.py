@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from tests.mount.reading import list_stamps, read_history
@@ -39,6 +40,36 @@ def test_publication_changes_no_directory(scope: Path) -> None:
         os.listdir(scope)
         after = os.stat(scope)
         assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+
+
+def test_regression_publication_changes_no_file_either(scope: Path) -> None:
+    """What is published while tar reads it was "file changed as we read it": its ctime moved."""
+    path = scope / "f"
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        before = os.stat(path)
+        assert list_stamps(scope)
+        after = os.stat(path)
+        assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+    path.chmod(0o600)
+    changed = os.stat(path)
+    assert changed.st_ctime_ns > after.st_ctime_ns
+    os.utime(path, ns=(1, 1))
+    assert os.stat(path).st_ctime_ns > changed.st_ctime_ns
+
+
+def test_times_set_before_publication_leave_the_ctime_true(scope: Path) -> None:
+    """cp -p sets an old mtime: the ctime says when, as on any file system, before and after."""
+    begin = time.time_ns()
+    path = scope / "f"
+    with path.open("wb", buffering=0) as file:
+        file.write(b"one")
+        os.utime(file.fileno(), ns=(1, 1))
+    before = os.stat(path)
+    assert before.st_mtime_ns == 1
+    assert begin <= before.st_ctime_ns <= time.time_ns()
+    assert list_stamps(scope)
+    assert os.stat(path).st_ctime_ns == before.st_ctime_ns
 
 
 def test_git_works_in_a_scope(scope: Path) -> None:
