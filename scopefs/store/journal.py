@@ -26,6 +26,7 @@ import errno
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ LONG_PAGES = 2 * CHECKPOINT_PAGES
 """WAL length above which a checkpoint waits for those who read from the WAL."""
 
 CHECKPOINT_PATIENCE_MS = 100
-"""How long a checkpoint waits for readers of other processes."""
+"""How long a checkpoint waits for readers of other processes, and a writer for a checkpoint."""
+
+_CHECKPOINT_POLL_S = 0.005
 
 _INTERRUPTED = "the commit was interrupted"
 _CLOSED = "the vault is closed"
@@ -477,7 +480,13 @@ class Journal:
         """
         if self._wal_pages > LONG_PAGES:
             # It does so only while nobody reads from it: of several processes that may be never.
-            self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART)
+            # While another process is at a checkpoint, SQLite refuses at once. To write on would
+            # be quick, and that checkpoint may take long: whoever makes the WAL longer waits.
+            deadline = time.monotonic() + CHECKPOINT_PATIENCE_MS / 1000
+            while not self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART):
+                if self._db is None or time.monotonic() > deadline:
+                    break
+                time.sleep(_CHECKPOINT_POLL_S)
         elif self._wal_pages > CHECKPOINT_PAGES:
             self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
 

@@ -427,6 +427,55 @@ def test_checkpoint_truncates_the_log(journal: Journal, tmp_path: Path) -> None:
     assert list_ops(journal) == [(1, '"op":"a"')]
 
 
+class SlowDisk(apsw.VFS):
+    """A file system whose syncs take their time."""
+
+    def __init__(self) -> None:
+        super().__init__("slow-disk", "")
+
+    def xOpen(self, name: Any, flags: list[int]) -> "SlowFile":  # noqa: N802
+        return SlowFile("", name, flags)
+
+
+class SlowFile(apsw.VFSFile):
+    """One of its files."""
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        time.sleep(0.5)
+        super().xSync(flags)
+
+
+def test_regression_log_grew_while_another_process_was_at_a_checkpoint(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes a long WAL longer waits for a checkpoint that is under way."""
+    lengths = []
+
+    def write(transaction: Transaction) -> None:
+        write_meta(transaction.db, "large", "x" * 40_000)
+
+    journal.run(write, durable=True)
+    monkeypatch.setattr("scopefs.store.journal.CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr("scopefs.store.journal.LONG_PAGES", 100)
+    disk = SlowDisk()
+    other = apsw.Connection(str(tmp_path / "index.db"), vfs="slow-disk")
+    other.execute("SELECT * FROM meta").fetchall()
+    with begun(lambda: other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)) as checkpoint:
+        time.sleep(0.1)
+        while not checkpoint.done():
+            journal.run(write, durable=True)
+            lengths.append((tmp_path / "index.db-wal").stat().st_size)
+    checkpoint.result()
+    other.close()
+    disk.unregister()
+    # Some 20 pages a commit: 5 until it is long, then one in 100 ms.
+    assert 5 < len(lengths) < 30
+    assert max(lengths) < 5 * RESERVE_BYTES
+    journal.run(write, durable=True)
+    journal.run(write, durable=True)
+    assert (tmp_path / "index.db-wal").stat().st_size == lengths[-1]
+
+
 def test_closed_journal_refuses(journal: Journal) -> None:
     """After close nothing is taken any more, with an error that says why."""
     journal.close()
