@@ -111,6 +111,9 @@ class Commits:
                 )
                 return
             results, ticket = found
+            if not self._company and self._vault.try_sync(ticket):
+                self._note_synced(batch, results, None)
+                return
             self._vault.sync_soon(
                 ticket,
                 lambda error: token.run_sync_soon(self._note_synced, batch, results, error),

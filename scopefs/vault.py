@@ -743,6 +743,10 @@ class Vault:
         self._settling.poke()
         return found
 
+    def try_sync(self, ticket: int) -> bool:
+        """Make what was applied durable, if that is expected to take no time; else, `sync_soon`."""
+        return self.is_relaxed or self._journal.try_sync(ticket)
+
     def sync_soon(self, ticket: int, tell: Callable[[ScopefsError | None], None]) -> None:
         """Have what was applied made durable by a thread, which then says what came of it."""
         if self.is_relaxed:

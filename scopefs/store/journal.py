@@ -333,6 +333,13 @@ class Journal:
         finally:
             self._connection_lock.release()
 
+    def try_sync(self, ticket: int) -> bool:
+        """Make everything up to a commit durable, here, if that is expected to take no time.
+
+        False if it is not done: then `sync_soon`.
+        """
+        return self._wal.try_sync(ticket)
+
     def sync_soon(self, ticket: int, tell: Callable[[ScopefsError | None], None]) -> None:
         """Have a thread make everything up to a commit durable; it tells what came of it."""
         if self._sync_thread is None:

@@ -11,6 +11,7 @@ Sizes in bytes. Raises `NoSpace`, `Unavailable`.
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,12 @@ from scopefs.store.index import PAGE_BYTES
 
 RESERVE_BYTES = 1 << 20
 """How much the WAL is made longer at a time, by a process that commits often."""
+
+QUICK_S = 0.0005
+"""A sync that takes less is quick: to wait for a thread that waits for it takes as long."""
+
+_MEMORY_SYNCS = 16
+"""Over about so many of the last ones it is averaged how long a sync takes."""
 
 _RESERVE_LEFT_BYTES = 256 << 10
 _HEADER_BYTES = 32
@@ -38,6 +45,12 @@ class Wal:
         self._synced = 0
         """At first there may be something that a process which was killed has committed."""
         self._lost: _Lost | None = None
+        self._end = self._size = 0
+        """Of what is in use, and of the file, as it was last seen: since the WAL began, it has not
+        become shorter.
+        """
+        self._mean_s = 2 * QUICK_S
+        """How long a sync takes; of a disk that is not known yet, too long."""
 
     @property
     def ticket(self) -> int:
@@ -65,20 +78,40 @@ class Wal:
         the next time. Everybody gets its error from then on, until `renew`.
         """
         with self._lock:
-            if self._lost is not None and self._lost.has(ticket):
-                raise _to_scopefs_error(self._lost.error)
-            if ticket <= self._synced:
-                return
-            upto = self._committed
-            try:
-                os.fdatasync(self._open())
-            except OSError as error:
-                self._note_lost(error)
-                raise _to_scopefs_error(error) from error
-            finally:
-                if self._is_to_close:
-                    self._close()
-            self._synced = upto
+            self._sync(ticket)
+
+    def try_sync(self, ticket: int) -> bool:
+        """The same, if it is expected to be quick, and nobody else is at it; for event loops.
+
+        A sync that turns out to be slow stops the loop once; one that fails is told by `sync`.
+        """
+        if self._mean_s > QUICK_S or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._sync(ticket)
+        except ScopefsError:
+            return False
+        finally:
+            self._lock.release()
+        return True
+
+    def _sync(self, ticket: int) -> None:
+        if self._lost is not None and self._lost.has(ticket):
+            raise _to_scopefs_error(self._lost.error)
+        if ticket <= self._synced:
+            return
+        upto = self._committed
+        begin = time.monotonic()
+        try:
+            os.fdatasync(self._open())
+        except OSError as error:
+            self._note_lost(error)
+            raise _to_scopefs_error(error) from error
+        finally:
+            self._mean_s += (time.monotonic() - begin - self._mean_s) / _MEMORY_SYNCS
+            if self._is_to_close:
+                self._close()
+        self._synced = upto
 
     def fail(self, error: OSError) -> None:
         """Somebody else's sync of the file has failed: SQLite's, before a checkpoint."""
@@ -104,12 +137,17 @@ class Wal:
         an older WAL has left, for they lack the salt of the present one. Raises `OSError`.
         """
         end = _HEADER_BYTES + pages * (_FRAME_HEADER_BYTES + PAGE_BYTES)
-        size = os.stat(self._path).st_size
-        if size - end < _RESERVE_LEFT_BYTES:
+        # Asked for as rarely as can be: whoever has seen a file's times makes the next write set
+        # them anew (Linux 6.13), and a sync that writes them takes half as long again.
+        if self._end <= end <= self._size - _RESERVE_LEFT_BYTES:
+            self._end = end
+            return
+        self._end, self._size = end, os.stat(self._path).st_size
+        if self._size - end < _RESERVE_LEFT_BYTES:
             # Not that of a sync, which somebody may be waiting for.
             fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                os.pwrite(fd, bytes(RESERVE_BYTES), size)
+                self._size += os.pwrite(fd, bytes(RESERVE_BYTES), self._size)
             finally:
                 os.close(fd)
 

@@ -564,6 +564,32 @@ def test_log_is_made_longer_ahead(journal: Journal, tmp_path: Path) -> None:
     again.close()
 
 
+def test_regression_each_commit_looked_at_the_log(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux writes a file's times anew after each look at them: each sync took half as long again.
+
+    Nor does it when the log begins anew; then it is looked at, for it may be short.
+    """
+    log = tmp_path / "index.db-wal"
+    looked = []
+    real = os.stat
+
+    def look(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        looked.extend([path] if str(path) == str(log) else [])
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", look)
+    for number in range(60):
+        journal.run(record(f"e{number}"), durable=True)
+    assert len(looked) == 1
+    assert journal.checkpoint()
+    for number in range(60):
+        journal.run(record(f"e{number}"), durable=True)
+    assert len(looked) == 2
+    assert real(log).st_size >= RESERVE_BYTES
+
+
 def test_log_that_cannot_be_made_longer(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,14 +611,14 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fails = 0
         self.syncs = 0
-        real = os.fdatasync
+        self.real = os.fdatasync
 
         def fdatasync(fd: int) -> None:
             self.syncs += 1
             if self.fails:
                 self.fails -= 1
                 raise OSError(errno.EIO, "broken")
-            real(fd)
+            self.real(fd)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
 
@@ -601,6 +627,50 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """A disk whose syncs can fail."""
     return Disk(monkeypatch)
+
+
+def test_disk_is_quick_while_its_syncs_are(journal: Journal, disk: Disk) -> None:
+    """A loop waits for the disk itself if that has been quick for some time, and still is."""
+
+    def commit_and_sync() -> bool:
+        found = journal.try_run_all([record("a")])
+        assert found is not None
+        return journal.try_sync(found[1]) or bool(journal._try_sync(found[1]))
+
+    disk.real = lambda fd: None
+    assert not journal.try_sync(journal._wal.ticket), "nothing is known of it yet"
+    quick = [commit_and_sync() for _ in range(64)]
+    assert not quick[0]
+    assert all(quick[-16:])
+    assert disk.syncs == 64
+    disk.real = lambda fd: time.sleep(0.1)
+    assert commit_and_sync(), "nobody could have known"
+    disk.real = lambda fd: None
+    assert not commit_and_sync()
+    assert commit_and_sync() or [commit_and_sync() for _ in range(100)][-1]
+
+
+def test_loop_does_not_wait_for_the_sync_of_another_thread(journal: Journal, disk: Disk) -> None:
+    journal._wal._mean_s = 0
+    found = journal.try_run_all([record("a")])
+    assert found is not None
+    with journal._wal._lock:
+        assert not journal.try_sync(found[1])
+    assert journal.try_sync(found[1])
+    assert journal.try_sync(found[1])
+    assert disk.syncs == 1
+
+
+def test_sync_that_fails_in_the_loop_is_told_by_the_thread(journal: Journal, disk: Disk) -> None:
+    journal._wal._mean_s = 0
+    found = journal.try_run_all([record("a")])
+    assert found is not None
+    disk.fails = 1
+    assert not journal.try_sync(found[1])
+    told: queue.SimpleQueue[ScopefsError | None] = queue.SimpleQueue()
+    journal.sync_soon(found[1], told.put)
+    assert isinstance(told.get(timeout=10), Unavailable)
+    assert journal.run(record("b"), durable=True) == 2
 
 
 def test_failed_sync_is_told_with_what_is_committed(journal: Journal, disk: Disk) -> None:

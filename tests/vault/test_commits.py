@@ -42,6 +42,9 @@ class Counted:
         self.in_threads += 1
         return self.vault.apply_all(works, durable=durable)
 
+    def try_sync(self, ticket: int) -> bool:
+        return self.held is None and self.vault.try_sync(ticket)
+
     def sync_soon(self, ticket: int, tell: Callable[[Any], None]) -> None:
         def wait_and_tell(error: Any) -> None:
             if self.held is not None:
@@ -169,11 +172,39 @@ async def test_while_somebody_else_writes(counted: Counted) -> None:
     assert done == [STORED]
 
 
-async def test_what_the_disk_has_not_taken(
+async def test_lone_commit_is_synced_here_on_a_quick_disk(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes less than a thread would is done at once; what others may profit from, is not."""
+    commits = Commits(counted)
+    told: list[int] = []
+    monkeypatch.setattr(counted.vault, "sync_soon", lambda ticket, tell: (told.append(ticket),
+                                                                          tell(None)))  # fmt: skip
+    set_quick(counted.vault)
+    assert await commits.apply_durably(store) == STORED
+    assert not told
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(commits.apply_durably, store)
+    assert len(told) <= 2
+    told.clear()
+    commits._company = 2
+    assert await commits.apply_durably(store) == STORED
+    assert told
+
+
+def set_quick(vault: Vault, is_quick: bool = True) -> None:
+    """Have the disk be known as a quick one, or as a slow one."""
+    vault._journal._wal._mean_s = 0 if is_quick else 1
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+async def test_what_the_disk_has_not_taken(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch, is_quick: bool
 ) -> None:
     """A sync that fails is told, with what was committed; the next commit is as good as any."""
     commits = Commits(counted)
+    set_quick(counted.vault, is_quick)
 
     def refuse(fd: int) -> None:
         monkeypatch.undo()
