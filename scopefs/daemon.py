@@ -274,6 +274,7 @@ async def _serve(
             bound = show_listener(listener)
             await nursery.start(serve_http, vault, listener, stop, options)
             notify("READY=1", f"STATUS=HTTP at {bound}")
+            gc.freeze()
             on_ready(bound)
             async for _ in signals:
                 notify("STOPPING=1")
