@@ -24,13 +24,12 @@ _SERVER = """
 import os
 import sys
 from pathlib import Path
-from functools import partial
 import trio
 from starlette.responses import Response
 from starlette.routing import Route
-from scopefs import Vault
 from scopefs.api import server
 from scopefs.api.context import HttpOptions
+from scopefs.daemon import run_serve
 
 async def bare(request):
     async for _ in request.stream():
@@ -56,10 +55,8 @@ def build_with_bare(*arguments):
     return app
 
 server.build_app = build_with_bare
-listener = server.open_listener(server.parse_address("127.0.0.1:0"))
-with Vault.open(sys.argv[1], create=True) as vault:
-    print(server.show_listener(listener), flush=True)
-    trio.run(partial(server.serve_http, vault, listener, trio.Event(), HttpOptions(False)))
+run_serve(Path(sys.argv[1]), server.parse_address("127.0.0.1:0"), HttpOptions(False),
+          lambda address: print(address, flush=True))
 """
 
 
