@@ -93,6 +93,10 @@ class ReadOnlyVault(Vault):
     ) -> list[T | Failure]:
         self._refuse()
 
+    @property
+    def tree_changes(self) -> int:
+        return 0
+
     def new_draft(self) -> Draft:
         self._refuse()
 

@@ -743,6 +743,11 @@ class Vault:
         self._settling.poke()
         return found
 
+    @property
+    def tree_changes(self) -> int:
+        """Another number than before, if names or attributes were changed by this process."""
+        return self._journal.tree_changes
+
     def try_sync(self, ticket: int) -> bool:
         """Make what was applied durable, if that is expected to take no time; else, `sync_soon`."""
         return self.is_relaxed or self._journal.try_sync(ticket)

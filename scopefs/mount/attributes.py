@@ -6,6 +6,7 @@ published is seen at the next open, with its size. A version's bytes never chang
 
 import os
 import stat
+import time
 from dataclasses import dataclass
 
 import pyfuse3
@@ -95,8 +96,9 @@ def entry_attributes(entry: Entry, changed_ns: int | None = None) -> pyfuse3.Ent
 def directory_entry_attributes(
     node: int, mode: int, mtime_ns: int, changed_ns: int | None
 ) -> pyfuse3.EntryAttributes:
-    """Attributes of a directory of the tree."""
-    mtime_ns = mtime_ns if changed_ns is None else changed_ns
+    """Attributes of a directory of the tree. `changed_ns`: as of `entry_attributes`."""
+    if changed_ns is not None and not changed_ns <= mtime_ns <= time.time_ns():
+        mtime_ns = changed_ns
     # One link says "unknown", so that find(1) does not count subdirectories by links.
     return make_attributes(
         node, stat.S_IFDIR | mode, 0, mtime_ns, ctime_ns=mtime_ns,

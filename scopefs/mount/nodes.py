@@ -5,6 +5,7 @@ nothing.
 """
 
 import stat
+import time
 from collections.abc import Iterator
 
 import apsw
@@ -19,6 +20,7 @@ from scopefs.errors import (
 )
 from scopefs.model.naming import CONTROL_NAME, NodeKind, Place
 from scopefs.mount.attributes import (
+    DIRECTORY_TIMEOUT_S,
     FILE_ATTRIBUTES_TIMEOUT_S,
     directory_entry_attributes,
     entry_attributes,
@@ -57,6 +59,9 @@ class Nodes:
         self._became: dict[int, int] = {}
         self._listed: dict[tuple[int, bytes], Entry] = {}
         self._listed_at: tuple[int, int] | None = None
+        self._directories: dict[int, tuple[float, int, int]] = {}
+        """Until when mode and mtime of directories are taken for true."""
+        self._directories_at = 0
 
     def decode(self, inode: int) -> tuple[InodeClass, int]:
         """What an inode number of the kernel stands for."""
@@ -206,21 +211,33 @@ class Nodes:
         # What a node is never changes: most of the cost is to find that out.
         if number not in self._places:
             return self.entry_attributes(self.load_entry(number))
+        until, mode, mtime_ns = self._load_directory(number)
+        found = directory_entry_attributes(number, mode, mtime_ns, self._open.find_newest(number))
+        found.attr_timeout = max(0.0, until - time.monotonic())
+        return found
+
+    def _load_directory(self, number: int) -> tuple[float, int, int]:
+        """Mode and mtime of a directory: what this process changes is seen at once, what others do
+        within the time for which the kernel, too, would have kept what it was told.
+        """
+        changes, now = self._vault.tree_changes, time.monotonic()
+        if changes != self._directories_at or len(self._directories) > _PLACES_MAX:
+            self._directories.clear()
+            self._directories_at = changes
+        known = self._directories.get(number)
+        if known is not None and now < known[0]:
+            return known
         with self._vault.read() as db:
             directory = tree.find_shown(db, number)
         if directory is None:
             raise NotFound(f"inode {number} is not there")
-        return directory_entry_attributes(number, *directory, self._find_changed(number))
-
-    def _find_changed(self, directory: int) -> int | None:
-        """When a file was made in a directory of which the index has not heard yet."""
-        made = [file.created_ns for _, file in self._open.list_unrecorded(directory)]
-        return max((ns for ns in made if ns), default=None)
+        self._directories[number] = now + DIRECTORY_TIMEOUT_S, *directory
+        return self._directories[number]
 
     def entry_attributes(self, entry: Entry) -> EntryAttributes:
         """The attributes of an entry, with what is being written to it."""
         if entry.kind.is_directory:
-            return entry_attributes(entry, self._find_changed(entry.node))
+            return entry_attributes(entry, self._open.find_newest(entry.node))
         file = self._open.find(entry.node)
         if file is not None and (file.draft is not None or file.unrecorded):
             return self.file_attributes(file, links=entry.links)

@@ -202,6 +202,11 @@ class OpenFiles:
         """All such files of a directory."""
         return list(self._by_name.get(parent, {}).items())
 
+    def find_newest(self, parent: int) -> int | None:
+        """When the newest of them was made, in ns, unless the directory's time was set since."""
+        names = self._by_name.get(parent)
+        return next(reversed(names.values())).created_ns if names else None
+
     def __len__(self) -> int:
         return len(self._by_node)
 

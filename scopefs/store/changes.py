@@ -292,6 +292,7 @@ def apply_attributes(
     mtime_ns = entry.mtime_ns if mtime_ns is None else mtime_ns
     seq = transaction.next_seq
     show(transaction, node, seq, entry.version, mode, mtime_ns, entry.target)
+    transaction.changes_tree = True
     retime_unsettled(db, entry.version, mtime_ns)
     transaction.record_event(
         "attributes", entry.scope_node, {"node": node, **attribute_members(mode, mtime_ns)}

@@ -79,6 +79,8 @@ class Transaction:
     def __init__(self, db: apsw.Connection, now_us: int) -> None:
         self.db = db
         self.now_us = now_us
+        self.changes_tree = False
+        """Whether names in directories are changed, or attributes."""
         self._head: tuple[int, int, bytes] | None = None
         self._touched: dict[int, int] = {}
 
@@ -117,6 +119,7 @@ class Transaction:
     def note_touched(self, node: int, mtime_ns: int) -> None:
         """Remember the mtime that a directory has by what the next event records."""
         self._touched[node] = mtime_ns
+        self.changes_tree = True
 
     def restore_head(self, head: tuple[int, int, bytes] | None) -> None:
         """Forget events that were rolled back."""
@@ -211,6 +214,8 @@ class Journal:
         self._syncs: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
         self._sync_thread: threading.Thread | None = None
         self._commits = 0
+        self.tree_changes = 0
+        """How many transactions of this process have changed names or attributes."""
         self._closed = False
         try:
             self._connect()
@@ -520,6 +525,7 @@ class Journal:
             for item in batch:
                 self._run_item(db, transaction, item)
         db.execute("COMMIT")
+        self.tree_changes += transaction.changes_tree
         # Though it may have changed nothing: what it has seen, of another process, is durable too.
         self._wal.note_commit()
 

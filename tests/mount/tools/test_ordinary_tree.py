@@ -72,6 +72,47 @@ def test_times_set_before_publication_leave_the_ctime_true(scope: Path) -> None:
     assert os.stat(path).st_ctime_ns == before.st_ctime_ns
 
 
+def test_directory_tells_of_each_change_at_once(scope: Path) -> None:
+    """Its times move with each name that is made, ended, moved or linked, and with its mode."""
+    folder = scope / "Work"
+    folder.mkdir()
+    seen = [os.stat(folder).st_mtime_ns]
+
+    def changed() -> bool:
+        # As a path that is walked: the kernel asks again for what it was told long ago, or changed.
+        os.listdir(folder)
+        seen.append(os.stat(folder).st_mtime_ns)
+        return seen[-1] > seen[-2]
+
+    (folder / "a").write_bytes(b"1")
+    assert changed()
+    list_stamps(scope)
+    (folder / "b").write_bytes(b"2")
+    assert changed()
+    (folder / "a").unlink()
+    assert changed(), "though b is not published yet"
+    list_stamps(scope)
+    assert not changed()
+    (folder / "b").rename(folder / "c")
+    assert changed()
+    os.link(folder / "c", folder / "d")
+    assert changed()
+    (folder / "e").symlink_to("c")
+    assert changed()
+    (folder / "Sub").mkdir()
+    assert changed()
+    (folder / "Sub").rmdir()
+    assert changed()
+    folder.chmod(0o700)
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    assert os.stat(folder).st_mode & 0o777 == 0o755
+    os.utime(folder, ns=(5, 5))
+    assert os.stat(folder).st_mtime_ns == 5
+    (folder / "f").write_bytes(b"3")
+    assert os.stat(folder).st_mtime_ns > seen[-1]
+
+
 def test_git_works_in_a_scope(scope: Path) -> None:
     """A repository can be made, committed to and cloned: many renames, links and locks."""
     script = (
