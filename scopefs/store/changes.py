@@ -60,6 +60,9 @@ def ensure_scope(transaction: Transaction, scope: Scope) -> int:
 
     Raises `NotADirectory` if a file stands in the way.
     """
+    known = tree.find_live_scope(transaction.db, scope.raw)
+    if known is not None:
+        return known
     node = tree.ROOT_NODE
     for segment in scope.segments:
         node = ensure_directory(transaction, node, segment.encode("ascii"))

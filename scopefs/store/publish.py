@@ -369,7 +369,9 @@ def _resolve_node(
     if not room.is_reachable:
         raise NotFound("the directory was removed")
     taken = room.taken
-    name = tree.path_within_scope(db, write.parent, write.name)
+    name = write.name
+    if write.parent != write.scope_node:
+        name = tree.path_within_scope(db, write.parent, write.name)
     if taken is not None and taken[1] is NodeKind.FILE:
         return _Target(taken[0], name, {"node": taken[0]})
     if taken is not None:

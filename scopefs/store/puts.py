@@ -9,7 +9,7 @@ import os
 import apsw
 
 from scopefs.errors import InvalidName, IsADirectory
-from scopefs.model.naming import NodeKind, check_file_place, place_directory, show_name
+from scopefs.model.naming import NodeKind, Place, check_file_place, place_directory, show_name
 from scopefs.model.scope import Scope
 from scopefs.store import changes, index, publish, rows, tree
 from scopefs.store.index import Version
@@ -31,19 +31,17 @@ def apply_put(
                   writer_uid=os.getuid(), writer=writer, metadata=metadata)  # fmt: skip
     if name is None:
         return publish.apply_publish(transaction, write)
-    parent = scope_node
+    parent, place = scope_node, Place(NodeKind.SCOPE, scope.segments)
     *folders, base = name.split(b"/")
     for folder in folders:
-        place = tree.find_place(db, parent)
-        if place is not None and place_directory(place, folder).kind is not NodeKind.FOLDER:
+        place = place_directory(place, folder)
+        if place.kind is not NodeKind.FOLDER:
             raise InvalidName(
                 f"{show_name(name)}: the directory {show_name(folder)} is a scope of its own: "
                 f"put it to {scope.raw}.{folder.decode('ascii')}"
             )
         parent = changes.ensure_directory(transaction, parent, folder)
-    place = tree.find_place(db, parent)
-    if place is not None:
-        check_file_place(place, base)
+    check_file_place(place, base)
     write.parent, write.name = parent, base
     found = tree.find_link(db, parent, base)
     if found is None:

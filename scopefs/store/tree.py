@@ -309,6 +309,17 @@ def find_scope_node(db: apsw.Connection, scope: str) -> int | None:
     return int(rows[0][0]) if rows else None
 
 
+def find_live_scope(db: apsw.Connection, scope: str) -> int | None:
+    """The node of a scope's directory that is there now."""
+    rows = fetch(
+        db,
+        "SELECT s.node FROM scopes s JOIN names n ON n.node = s.node AND n.until_seq IS NULL"
+        " WHERE s.scope = ?",
+        (scope,),
+    )
+    return int(rows[0][0]) if rows else None
+
+
 def is_reachable(db: apsw.Connection, node: int) -> bool:
     """Whether a directory still has a name (the root always does)."""
     return node == ROOT_NODE or bool(find_live_names(db, node))
