@@ -221,7 +221,7 @@ async def _announce(
     """Say that the mount is up, once it answers; tell systemd from then on how it is."""
     await trio.to_thread.run_sync(_wait_for_answer, mountpoint, abandon_on_cancel=True)
     notify("READY=1", f"STATUS=mounted at {mountpoint}")
-    # What is there by now stays: the collector would look at it for 20 ms, again and again.
+    # What is there by now stays: the collector would look at it for 15 ms, again and again.
     gc.freeze()
     on_ready()
     backing = find_backing(vault.layout.root)

@@ -24,7 +24,7 @@ from scopefs.model.payload import (
     Kind,
     is_json_object,
     is_utf8,
-    measure_nesting,
+    nests_within,
 )
 from scopefs.model.scope import Scope, parse_scope
 from scopefs.model.stamps import format_collected_at, parse_collected_at
@@ -263,7 +263,7 @@ def _as_json(text: str) -> msgspec.Raw | str:
         msgspec.json.decode(content, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
         return text
-    return msgspec.Raw(content) if measure_nesting(content) < NESTING_MAX else text
+    return msgspec.Raw(content) if nests_within(content, NESTING_MAX - 1) else text
 
 
 def encode_name(name: bytes | None, key: str = "name") -> dict[str, str]:

@@ -103,7 +103,7 @@ def is_json_object(payload: Buffer) -> bool:
         return False
     if bytes(memoryview(raw)[:1]) != b"{":
         return False
-    return measure_nesting(view) <= NESTING_MAX and is_utf8(view)
+    return nests_within(view, NESTING_MAX) and is_utf8(view)
 
 
 def is_any_json_object(payload: Buffer) -> bool:
@@ -127,6 +127,17 @@ def _begins_object(text: Buffer) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return bytes(memoryview(raw)[:1]) == b"{"
+
+
+def nests_within(payload: Buffer, levels: int) -> bool:
+    """Whether arrays and objects nest no deeper than so many levels in a valid JSON text."""
+    view = memoryview(payload)
+    if len(view) <= _CHUNK_BYTES:
+        # Most have fewer of them altogether.
+        text = bytes(view)
+        if text.count(b"{") + text.count(b"[") <= levels:
+            return True
+    return measure_nesting(view) <= levels
 
 
 def measure_nesting(payload: Buffer) -> int:

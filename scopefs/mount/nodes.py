@@ -247,8 +247,8 @@ class Nodes:
         """The attributes of an open file."""
         return make_attributes(
             file.node, stat.S_IFREG | file.mode, file.shown_size, file.mtime_ns,
-            ctime_ns=file.changed_ns or file.mtime_ns, links=0 if file.unlinked else links, entry_timeout_s=0,
-            attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
+            ctime_ns=file.changed_ns or file.mtime_ns, links=0 if file.unlinked else links,
+            entry_timeout_s=0, attributes_timeout_s=FILE_ATTRIBUTES_TIMEOUT_S,
         )  # fmt: skip
 
     def is_empty(self) -> bool:

@@ -7,7 +7,7 @@ then it hands the lead to the first of those that have come meanwhile, and waits
 that one commits (`scopefs.store.wal`). What is committed is seen by all at once; it is told to whom
 it was promised when it is on the disk.
 
-An event loop neither waits for others nor for the disk: `try_run_all` and `sync_soon`.
+An event loop neither waits for others nor for a slow disk: `try_run_all`, `try_sync`, `sync_soon`.
 
 Between processes `write.lock` (flock) is the gate before BEGIN IMMEDIATE: SQLite's own waiting lets
 one process starve the others. Who holds it for more than ten seconds (it may be stopped) is not

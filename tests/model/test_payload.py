@@ -22,6 +22,7 @@ from scopefs.model.payload import (
     is_utf8,
     may_be_document,
     measure_nesting,
+    nests_within,
 )
 from tests.model.strategies import explore, json_texts, mutated
 
@@ -219,7 +220,11 @@ def measure_by_hand(value: Any) -> int:
 @given(json_texts)
 def test_nesting_is_that_of_the_parsed_value(text: bytes) -> None:
     """Brackets are counted, those inside strings are not."""
-    assert measure_nesting(text) == measure_by_hand(json.loads(text))
+    depth = measure_by_hand(json.loads(text))
+    assert measure_nesting(text) == depth
+    assert [nests_within(text, levels) for levels in (depth - 1, depth, depth + 1)] == [
+        False, True, True,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("shift", range(24))

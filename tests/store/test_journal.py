@@ -433,14 +433,14 @@ class SlowDisk(apsw.VFS):
     def __init__(self) -> None:
         super().__init__("slow-disk", "")
 
-    def xOpen(self, name: Any, flags: list[int]) -> "SlowFile":  # noqa: N802
+    def xOpen(self, name: Any, flags: list[int]) -> "SlowFile":
         return SlowFile("", name, flags)
 
 
 class SlowFile(apsw.VFSFile):
     """One of its files."""
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         time.sleep(0.5)
         super().xSync(flags)
 
