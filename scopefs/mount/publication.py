@@ -19,7 +19,7 @@ from scopefs.model.sessions import Outcome, plan_release
 from scopefs.mount.errnos import is_expected
 from scopefs.mount.open_files import Newest, OpenFile, OpenFiles
 from scopefs.mount.threads import in_thread
-from scopefs.mount.writers import Writer
+from scopefs.mount.writers import Writer, close_files
 from scopefs.store import publish, tree
 from scopefs.store.index import Version
 from scopefs.store.journal import Failure, Transaction
@@ -108,6 +108,7 @@ class Publisher:
                 finally:
                     for file in batch:
                         self._end(file)
+            close_files()
             self.idle.set()
 
     def _needs_seal(self, file: OpenFile) -> bool:

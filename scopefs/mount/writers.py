@@ -6,7 +6,8 @@ waiting for the FLUSH that is being answered: `stat` and `exe` do, `statm`, `sta
 (tried on Linux 6.18). So `stat` is read only of a process that has given up its memory, which one
 in an execve has not, and in a thread, for `JUDGE_S` at most.
 
-What is read at each FLUSH is kept open: to open it costs five times what reading does.
+What is read at each FLUSH is kept open while files are written: to open it costs five times what
+reading does.
 """
 
 import functools
@@ -139,6 +140,11 @@ def _read_stat(pid: int) -> list[bytes]:
 def _open_files(tgid: int, _started: int) -> tuple[Descriptor, Descriptor]:
     """The files statm and comm of a process; they stay its own, whoever has its id later."""
     return _open(f"/proc/{tgid}/statm"), _open(f"/proc/{tgid}/comm")
+
+
+def close_files() -> None:
+    """Let go of what is kept open: nobody writes at the moment."""
+    _open_files.cache_clear()
 
 
 def _open(path: str) -> Descriptor:
