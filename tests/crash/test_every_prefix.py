@@ -80,7 +80,7 @@ class Recording:
 
 @contextmanager
 def _noting_commits(tape: Tape, commits: list[Commit]) -> Iterator[None]:
-    real, real_sync = Journal._commit_locked, Wal.sync
+    real, real_sync = Journal._commit_locked, Wal._sync
 
     def commit_locked(journal: Journal, batch: list[Any]) -> None:
         if not tape.parts(journal._path):
@@ -104,7 +104,7 @@ def _noting_commits(tape: Tape, commits: list[Commit]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "_commit_locked", commit_locked)
-        patch.setattr(Wal, "sync", sync)
+        patch.setattr(Wal, "_sync", sync)
         yield
 
 
