@@ -5,6 +5,7 @@ Sizes in bytes.
 """
 
 import enum
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ DUE = "(at_us <= ?2 OR at_us > ?2 + 1000000)"
 """Which staged rows are old enough to be settled at a time; a clock that stepped back must not
 make those wait that seem to come from the future.
 """
+
+
+_PAGE = 64
 
 
 class StagedState(enum.IntEnum):
@@ -311,20 +315,37 @@ def _show_empty(transaction: Transaction, write: Write, target: "_Target", seq: 
 
 
 def apply_freeze(
-    transaction: Transaction, older_than_us: int, limit: int
-) -> list[tuple[int, int, str | None]]:
+    transaction: Transaction, older_than_us: int, limit: int, most_bytes: int
+) -> tuple[list[tuple[int, int, str | None]], bool]:
     """Choose published rows to be settled now: `(sid, version, file)`, oldest first.
 
-    From here on their envelopes do not change, whatever happens to their names.
+    At most `limit` rows, until the payloads in them come to `most_bytes`. Returns with them whether
+    there may be more. From here on their envelopes do not change, whatever happens to their names.
     """
+    chosen: list[int] = []
+    size = 0
+    while len(chosen) < limit and size < most_bytes:
+        # In pages, for to look at a row is to read its payload.
+        page = fetch(
+            transaction.db,
+            "SELECT sid, IFNULL(LENGTH(payload), 0) FROM staged"
+            f" WHERE state >= ?1 AND {DUE} AND sid > ?3 ORDER BY sid LIMIT ?4",
+            (int(StagedState.PUBLISHED), older_than_us, chosen[-1] if chosen else 0,
+             min(_PAGE, limit - len(chosen))),
+        )  # fmt: skip
+        if not page:
+            break
+        for sid, payload_size in page:
+            if size < most_bytes:
+                chosen.append(sid)
+                size += payload_size
     rows = fetch(
         transaction.db,
-        "UPDATE staged SET state = ?4 WHERE sid IN ("
-        f"SELECT sid FROM staged WHERE state >= ?1 AND {DUE} ORDER BY sid LIMIT ?3)"
+        "UPDATE staged SET state = ? WHERE sid IN (SELECT value FROM json_each(?))"
         " RETURNING sid, version, file",
-        (int(StagedState.PUBLISHED), older_than_us, limit, int(StagedState.SETTLING)),
+        (int(StagedState.SETTLING), json.dumps(chosen)),
     )
-    return sorted(rows, key=lambda row: row[0])
+    return sorted(rows, key=lambda row: row[0]), len(chosen) >= limit or size >= most_bytes
 
 
 def drop_staged(transaction: Transaction, write: Write) -> None:

@@ -54,6 +54,10 @@ from scopefs.store.publish import DUE, StagedState, apply_freeze
 from scopefs.store.sql import fetch
 
 BATCH_ROWS = 2000
+BATCH_BYTES = 2 << 20
+"""How much of payloads is taken out of the index at a time. It is overwritten there, in the WAL,
+while nobody else can write.
+"""
 
 PATIENCE_S = 60.0
 """How long another process's settling is waited for; it may have large blobs to hash."""
@@ -123,11 +127,11 @@ class Settler:
                 self._lock.release()
 
     def _settle_batch(self, older_than_us: int) -> bool:
-        """Settle up to `BATCH_ROWS`; True if there may be more."""
+        """Settle some rows; True if there may be more."""
         with self._readers.connection() as db:
             if not _has_work(db, older_than_us):
                 return False
-            rows, last_seq, last_move = self._journal.run(
+            rows, has_more, last_seq, last_move = self._journal.run(
                 lambda transaction: _freeze(transaction, older_than_us), durable=False
             )
             # Even if no row is chosen: other processes' commits have to be on the disk as well.
@@ -151,7 +155,7 @@ class Settler:
             lambda transaction: _drop(transaction, placements, last_seq), durable=has_files
         )
         self._sweep(placements)
-        return len(rows) == BATCH_ROWS and bool(placements)
+        return has_more and bool(placements)
 
     def _sweep(self, placements: list[_Placement]) -> None:
         """Remove staging files that are not needed any more, and what dead owners left."""
@@ -473,11 +477,11 @@ def hash_file(path: Path) -> bytes:
 
 def _freeze(
     transaction: Transaction, older_than_us: int
-) -> tuple[list[tuple[int, int, str | None]], int, int]:
-    """Choose what is settled now: staged rows, the last event, the last move."""
-    rows = apply_freeze(transaction, older_than_us, BATCH_ROWS)
+) -> tuple[list[tuple[int, int, str | None]], bool, int, int]:
+    """Choose what is settled now: staged rows, and if there are more; last event and last move."""
+    rows, has_more = apply_freeze(transaction, older_than_us, BATCH_ROWS, BATCH_BYTES)
     last_move = fetch(transaction.db, "SELECT COALESCE(MAX(id), 0) FROM moves")[0][0]
-    return rows, transaction.head[0], last_move
+    return rows, has_more, transaction.head[0], last_move
 
 
 def _drop(transaction: Transaction, placements: list[_Placement], last_seq: int) -> None:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from scopefs.model.envelope import decode_envelope
 from scopefs.model.payload import Kind
 from scopefs.model.scope import parse_scope
 from scopefs.store import changes, settle
+from scopefs.store.journal import Transaction
 from scopefs.store.wal import Wal
 from tests.mounting import wait_until
 from tests.store.inspection import (
@@ -218,6 +220,29 @@ def test_many_batches_are_settled_at_once(clocked: Vault, monkeypatch: pytest.Mo
     for n in range(10):
         clocked.put("a.b", b'{"n":%d}' % n)
     clocked.settle()
+    check_files(clocked)
+    check_events(clocked)
+
+
+def test_regression_settling_took_all_out_of_the_index_at_once(
+    clocked: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken out is overwritten in the WAL: 2,000 payloads of 64 KB made it 128 MB long."""
+    monkeypatch.setattr(settle, "BATCH_BYTES", 200_000)
+    payloads = [os.urandom(30_000) for _ in range(100)]
+    for payload in payloads:
+        clocked.put("a.b", payload)
+    batches = []
+    real = settle._drop
+
+    def drop(transaction: Transaction, placements: list[Any], last_seq: int) -> None:
+        batches.append(len(placements))
+        real(transaction, placements, last_seq)
+
+    monkeypatch.setattr(settle, "_drop", drop)
+    clocked.settle()
+    # The seventh brings them over the limit.
+    assert batches == [7] * 14 + [2]
     check_files(clocked)
     check_events(clocked)
 
