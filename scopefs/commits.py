@@ -32,6 +32,11 @@ GATHER_S = 0.002
 COMPANY_COMMITS = 8
 """For how long it is remembered that several came together."""
 
+LONE_COMMITS = 16
+"""Of so many lone ones the thread syncs one: while the loop waits for the disk itself, nobody can
+come, and company would never be noticed.
+"""
+
 
 async def apply_all(vault: Vault, works: Sequence[Callable[[Transaction], T]]) -> list[T | Failure]:
     """Apply several changes in one transaction that nobody waits for on the disk."""
@@ -61,6 +66,8 @@ class Commits:
         """Whether a thread is at work."""
         self._company = 0
         """For so many commits more, others are expected to come together."""
+        self._lone = 0
+        """How many the loop has synced since the thread did."""
 
     async def apply_durably(self, work: Callable[[Transaction], T]) -> T:
         """Apply a change; when this returns, it is on the disk. Raises what the change raises."""
@@ -112,9 +119,11 @@ class Commits:
                 )
                 return
             results, ticket = found
-            if not self._company and self._vault.try_sync(ticket):
+            if not self._company and self._lone < LONE_COMMITS and self._vault.try_sync(ticket):
+                self._lone += 1
                 self._note_synced(batch, results, None)
                 return
+            self._lone = 0
             self._vault.sync_soon(
                 ticket,
                 lambda error: token.run_sync_soon(self._note_synced, batch, results, error),

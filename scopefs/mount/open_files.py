@@ -6,6 +6,7 @@ else; whatever changes names records it first, so that the index alone decides a
 """
 
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -258,6 +259,10 @@ class OpenFiles:
         Its ctime stays what it was: to tar(1) a file whose ctime moves has changed as it was read.
         """
         self.note_cached(file.node, file.version)
+        self.note_recorded(file)
+
+    def note_recorded(self, file: OpenFile) -> None:
+        """The index has heard of what a file shows, which changes no attribute of it."""
         self._changed.note(file.node, (file.version, file.changed_ns))
 
     def find_changed(self, entry: Entry) -> int:
@@ -268,8 +273,11 @@ class OpenFiles:
         return changed_ns if changed_ns and version == entry.version else entry.ctime_ns
 
     def note_attributes(self, node: int) -> None:
-        """The attributes of a node were changed in the index."""
+        """Attributes or names of a node were changed in the index, and with them its ctime."""
         self._changed.pop(node, None)
+        file = self._by_node.get(node)
+        if file is not None:
+            file.changed_ns = time.time_ns()
 
     def note_unlinked(self, node: int) -> None:
         """The last name of a file was ended: what is not closed yet goes with it."""

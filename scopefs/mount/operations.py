@@ -345,6 +345,7 @@ class Operations(pyfuse3.Operations):
         entry = await in_thread(
             self._vault.apply, changes.apply_link, number, parent, new_name, self._vault.scratch
         )
+        self._open.note_attributes(number)
         return self._nodes.entry_attributes(entry)
 
     @_handler
@@ -378,8 +379,10 @@ class Operations(pyfuse3.Operations):
                 name_new, replace=replace, scratch=self._vault.scratch,
             )
         )  # fmt: skip
-        if moved is not None and moved.node != result.node:
-            self._nodes.note_became(moved.node, result.node)
+        if moved is not None:
+            self._open.note_attributes(moved.node)
+            if moved.node != result.node:
+                self._nodes.note_became(moved.node, result.node)
         if replaced is not None and replaced.is_scratch and not self._has_names(replaced.node):
             # What is still being written to it makes no version either.
             self._open.note_unlinked(replaced.node)

@@ -157,6 +157,7 @@ class Publisher:
             write = self.make_write(file, EMPTY, None)
             await in_thread(self._vault.apply, publish.apply_show_empty, write)
             self._open.mark_recorded(file)
+            self._open.note_recorded(file)
 
     async def unlink_unrecorded(self, file: OpenFile) -> None:
         """End the name of a file that the index does not know yet."""

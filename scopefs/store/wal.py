@@ -96,22 +96,22 @@ class Wal:
         return True
 
     def _sync(self, ticket: int) -> None:
-        if self._lost is not None and self._lost.has(ticket):
-            raise _to_scopefs_error(self._lost.error)
-        if ticket <= self._synced:
-            return
-        upto = self._committed
-        begin = time.monotonic()
         try:
+            if self._lost is not None and self._lost.has(ticket):
+                raise _to_scopefs_error(self._lost.error)
+            if ticket <= self._synced:
+                return
+            upto = self._committed
+            begin = time.monotonic()
             os.fdatasync(self._open())
+            self._mean_s += (time.monotonic() - begin - self._mean_s) / _MEMORY_SYNCS
+            self._synced = upto
         except OSError as error:
             self._note_lost(error)
             raise _to_scopefs_error(error) from error
         finally:
-            self._mean_s += (time.monotonic() - begin - self._mean_s) / _MEMORY_SYNCS
             if self._is_to_close:
                 self._close()
-        self._synced = upto
 
     def fail(self, error: OSError) -> None:
         """Somebody else's sync of the file has failed: SQLite's, before a checkpoint."""

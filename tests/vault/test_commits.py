@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from scopefs import Vault
-from scopefs.commits import Commits
+from scopefs.commits import LONE_COMMITS, Commits
 from scopefs.errors import Conflict, Unavailable
 from scopefs.store.journal import Failure, Transaction
 from scopefs.store.receipts import Stored
@@ -175,22 +175,36 @@ async def test_while_somebody_else_writes(counted: Counted) -> None:
 async def test_lone_commit_is_synced_here_on_a_quick_disk(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What takes less than a thread would is done at once; what others may profit from, is not."""
+    """What takes less than a thread would is done at once, but for one now and then."""
     commits = Commits(counted)
     told: list[int] = []
     monkeypatch.setattr(counted.vault, "sync_soon", lambda ticket, tell: (told.append(ticket),
                                                                           tell(None)))  # fmt: skip
-    set_quick(counted.vault)
-    assert await commits.apply_durably(store) == STORED
+    monkeypatch.setattr("scopefs.store.wal.QUICK_S", PATIENCE_S)
+    for _ in range(LONE_COMMITS):
+        assert await commits.apply_durably(store) == STORED
     assert not told
-    async with trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(commits.apply_durably, store)
-    assert len(told) <= 2
-    told.clear()
-    commits._company = 2
     assert await commits.apply_durably(store) == STORED
-    assert told
+    assert len(told) == 1
+
+
+async def test_company_is_noticed_on_a_quick_disk(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many who write at once share commits, though each alone would be synced at once."""
+    commits = Commits(counted)
+    monkeypatch.setattr("scopefs.store.wal.QUICK_S", PATIENCE_S)
+
+    async def store_often() -> None:
+        for _ in range(20):
+            await commits.apply_durably(store)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(16):
+            nursery.start_soon(store_often)
+    assert sum(counted.sizes) == 320
+    assert len(counted.sizes) < 160
 
 
 def set_quick(vault: Vault, is_quick: bool = True) -> None:

@@ -55,7 +55,25 @@ def test_regression_publication_changes_no_file_either(scope: Path) -> None:
     changed = os.stat(path)
     assert changed.st_ctime_ns > after.st_ctime_ns
     os.utime(path, ns=(1, 1))
-    assert os.stat(path).st_ctime_ns > changed.st_ctime_ns
+    timed = os.stat(path)
+    assert timed.st_ctime_ns > changed.st_ctime_ns
+    path.write_bytes(b"three")
+    assert list_stamps(scope)
+    published = os.stat(path)
+    os.link(path, scope / "g")
+    linked = os.stat(path)
+    assert linked.st_ctime_ns > published.st_ctime_ns
+    path.rename(scope / "h")
+    assert os.stat(scope / "g").st_ctime_ns > linked.st_ctime_ns
+
+
+def test_recording_a_new_name_changes_no_time(scope: Path) -> None:
+    """An empty file that is synced is in the index from then on, and is what it was."""
+    with (scope / "f").open("wb") as file:
+        before = os.fstat(file.fileno())
+        os.fsync(file.fileno())
+    after = os.stat(scope / "f")
+    assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
 
 
 def test_times_set_before_publication_leave_the_ctime_true(scope: Path) -> None:
