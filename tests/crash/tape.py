@@ -69,6 +69,11 @@ class Tape:
         self.ops.append(op)
         self.disk.apply(op)
 
+    def forget(self) -> None:
+        """Drop what was recorded: nothing will be replayed. Only names and contents stay known."""
+        self.ops.clear()
+        self.disk.apply(("syncfs",))
+
     @contextmanager
     def call(self, kind: str) -> Iterator[None]:
         """Around a call: one at a time, so that their order is known."""

@@ -49,6 +49,10 @@ class Promises:
         found = self.spans.get(key)
         return found[-1][1] if found else frozenset({None})
 
+    def forget_past(self) -> None:
+        """What may be found at the end stays; no crash goes back from here."""
+        self.spans = {key: spans[-1:] for key, spans in self.spans.items()}
+
     def allowed(self, key: Key, at: int, crash: Crash) -> Allowed:
         """What may be found behind a crash."""
         since = at
