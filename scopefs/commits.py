@@ -33,8 +33,8 @@ COMPANY_COMMITS = 8
 """For how long it is remembered that several came together."""
 
 LONE_COMMITS = 16
-"""Of so many lone ones the thread syncs one: while the loop waits for the disk itself, nobody can
-come, and company would never be noticed.
+"""After so many lone ones in a row that the loop has synced, one waits for others: nobody can come
+while the loop waits for the disk itself, and company would never be noticed.
 """
 
 
@@ -67,7 +67,7 @@ class Commits:
         self._company = 0
         """For so many commits more, others are expected to come together."""
         self._lone = 0
-        """How many the loop has synced since the thread did."""
+        """How many the loop has synced since one last waited for others."""
 
     async def apply_durably(self, work: Callable[[Transaction], T]) -> T:
         """Apply a change; when this returns, it is on the disk. Raises what the change raises."""
@@ -84,7 +84,8 @@ class Commits:
             self._leader = item
         while not item.is_over:
             if self._leader is item:
-                if self._company:
+                if self._company or self._lone >= LONE_COMMITS:
+                    self._lone = 0
                     await self._gather()
                 self._commit(trio.lowlevel.current_trio_token())
             if not item.is_over:
@@ -119,11 +120,10 @@ class Commits:
                 )
                 return
             results, ticket = found
-            if not self._company and self._lone < LONE_COMMITS and self._vault.try_sync(ticket):
+            if not self._company and self._vault.try_sync(ticket):
                 self._lone += 1
                 self._note_synced(batch, results, None)
                 return
-            self._lone = 0
             self._vault.sync_soon(
                 ticket,
                 lambda error: token.run_sync_soon(self._note_synced, batch, results, error),
