@@ -682,6 +682,19 @@ def test_loop_does_not_wait_for_the_sync_of_another_thread(journal: Journal, dis
     assert disk.syncs == 1
 
 
+def test_regression_log_stayed_open_behind_a_sync_that_had_nothing_to_do(
+    journal: Journal,
+) -> None:
+    """Whoever closes it while somebody is at it leaves that to them, whatever they find to do."""
+    journal.run(record("a"), durable=True)
+    wal = journal._wal
+    assert wal._fd >= 0
+    with wal._lock:
+        wal.close()
+    wal.sync(wal.ticket)
+    assert wal._fd < 0
+
+
 def test_sync_that_fails_in_the_loop_is_told_by_the_thread(journal: Journal, disk: Disk) -> None:
     journal._wal._mean_s = 0
     found = journal.try_run_all([record("a")])
