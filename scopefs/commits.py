@@ -4,8 +4,9 @@ A change is committed in the event loop, where that takes no waiting: that is a 
 kernel's cache, less than a hop to a thread and back (some 100 us), and no second thread of Python
 competes with the loop. One thread waits for the disk, for all that are committed; what comes
 meanwhile gathers, and is one transaction as soon as it is through. Where many come together, a
-commit waits for a moment in which the loop has nothing else to do; a lone one waits for nobody, and
-for a quick disk in the loop itself (docs/adr/0005-a-lone-writer.md).
+commit waits for a moment in which the loop has nothing else to do. A lone one does so now and then,
+to find out if it still is alone; else it waits for nobody, and for a quick disk in the loop itself
+(docs/adr/0005-a-lone-writer.md).
 
 Where somebody else is writing, another process or a thread of this one, a thread commits.
 
